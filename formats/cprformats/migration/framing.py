@@ -1,0 +1,361 @@
+"""The state machine behind `read_stream`: part after part, until EOF or an error.
+
+What later parts depend on is learnt here once: page size and capabilities
+from the CONFIGURATION section or the vmdesc, whether sections have footers
+from the first one, which idstr a section id stands for from its START.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from cprformats.errors import FormatError, Unsupported, WrongFormat
+from cprformats.fields import Field, Kind
+from cprformats.layout import read_record
+from cprformats.migration.commands import read_command
+from cprformats.migration.configuration import read_configuration
+from cprformats.migration.device import Decoder
+from cprformats.migration.locate import (
+    FOOTER_SIZE,
+    FoundVmDesc,
+    find_footer,
+    find_vmdesc,
+    follows_section,
+)
+from cprformats.migration.model import Command, Configuration, Item, Located, Piece, Section
+from cprformats.migration.ram import RamContext, RamWalker
+from cprformats.migration.ramstats import RamCounter
+from cprformats.migration.rules import find_handler
+from cprformats.migration.vmdesc import DeviceDesc, VmDesc, parse_vmdesc
+from cprformats.migration.wire import FILE_HEADER, MAGIC, VERSION, VERSION_COMPAT, SectionType
+from cprformats.reader import Reader
+from cprformats.source import Source
+
+__all__ = ["Framer"]
+
+#: Each item takes a few hundred bytes of memory; a day of live migration has
+#: fewer sections than this.
+_MAX_ITEMS = 250_000
+_MAX_VMDESC_BYTES = 32 << 20
+#: The legacy minimum of most targets; others send target-page-bits or a vmdesc.
+_DEFAULT_PAGE_SIZE = 4096
+
+
+class Framer:
+    """Frames one stream; see `stream.read_stream` for what comes out."""
+
+    def __init__(
+        self,
+        source: Source,
+        offset: int,
+        end: int | None,
+        progress: Callable[[int], None] | None,
+    ) -> None:
+        self.source = source
+        self.offset = offset
+        self.limit = end
+        self.progress = progress
+        self.version = VERSION
+        self.configuration: Configuration | None = None
+        self.items: list[Item] = []
+        self.vmdesc: VmDesc | None = None
+        self.context = RamContext(_DEFAULT_PAGE_SIZE)
+        self.ram = RamCounter(source, self.context)
+        self.footers: bool | None = None
+        self.warnings: list[str] = []
+        self.error: FormatError | None = None
+        self._found: FoundVmDesc | None = None
+        self._searched = False
+        self._ids: dict[int, Section] = {}
+        self._block = ""
+        self._count = 0
+
+    def run(self) -> None:
+        """Frame everything; damage behind the header is kept in `error`."""
+        self._header()
+        try:
+            if self.version == VERSION_COMPAT:
+                raise Unsupported("version 2 stream", offset=self.offset)
+            self._search_vmdesc(only_if_known=True)
+            self._parts(self.items, self.limit)
+            self._tail()
+        except FormatError as error:
+            self.error = error
+
+    # -- the beginning ----------------------------------------------------------
+
+    def _header(self) -> None:
+        reader = self._reader()
+        magic = reader.peek(4)
+        if magic != MAGIC:
+            raise reader.error(
+                WrongFormat, f"no migration stream: expected {MAGIC!r}, found {magic!r}"
+            )
+        values = read_record(reader, "header", FILE_HEADER, kind=Kind.HEADER)
+        version = values["version"]
+        assert isinstance(version, int)
+        if version not in (VERSION, VERSION_COMPAT):
+            raise Unsupported(f"stream version: expected 3, found {version}", offset=self.offset)
+        self.version = version
+        self._piece("header", reader.finish("header").children[0])
+
+    def _search_vmdesc(self, *, only_if_known: bool = False) -> None:
+        """Look for the description at the end, once; it tells sizes in advance."""
+        if self._searched or (only_if_known and self.source.known_size is None):
+            return
+        self._searched = True
+        end = self.source.size() if self.limit is None else min(self.limit, self.source.size())
+        self._found = find_vmdesc(self.source, self.offset, end)
+        if self._found is not None and self._found.vmdesc.page_size:
+            self._set(page_size=self._found.vmdesc.page_size)
+
+    def _configuration(self) -> None:
+        reader = self._reader()
+        self.configuration = read_configuration(reader)
+        self._piece("configuration", reader.finish("configuration").children[0])
+        bits = self.configuration.target_page_bits
+        capabilities = self.configuration.capabilities
+        if bits is not None and 9 <= bits <= 20:
+            self._set(page_size=1 << bits)
+        self._set(
+            ignore_shared="x-ignore-shared" in capabilities,
+            mapped_ram="mapped-ram" in capabilities,
+        )
+
+    def _set(self, **changes: int | bool) -> None:
+        self.context = replace(self.context, **changes)  # type: ignore[arg-type]
+        self.ram.context = self.context
+
+    # -- the parts --------------------------------------------------------------
+
+    def _parts(self, items: list[Item], end: int | None) -> None:
+        """Read parts into `items` up to EOF, or up to `end` inside PACKAGED."""
+        while end is None or self.offset < end:
+            kind = self._reader().peek(1)
+            if not kind:
+                raise self._reader().truncated("stream", 1, 0)
+            if kind[0] == SectionType.EOF and items is self.items:
+                return
+            self._count += 1
+            if self._count > _MAX_ITEMS:
+                raise self._reader().error(Unsupported, f"more than {_MAX_ITEMS} sections")
+            self._part(kind[0], items)
+            if self.progress is not None:
+                self.progress(self.offset)
+
+    def _part(self, kind: int, items: list[Item]) -> None:
+        if kind == SectionType.CONFIGURATION and self.configuration is None:
+            self._configuration()
+        elif kind in (SectionType.START, SectionType.FULL):
+            items.append(self._section(self._new_head(SectionType(kind))))
+        elif kind in (SectionType.PART, SectionType.END):
+            items.append(self._section(self._known_head(SectionType(kind))))
+        elif kind == SectionType.COMMAND:
+            self._command(items)
+        else:
+            known = ", ".join(f"{kind.value:#04x}" for kind in SectionType)
+            raise self._reader().mismatch("section type", f"one of {known}", f"{kind:#04x}")
+
+    def _command(self, items: list[Item]) -> None:
+        reader = self._reader()
+        number, name, packaged = read_command(reader)
+        field = reader.finish("command").children[0]
+        self.offset = reader.offset
+        inner: list[Item] = []
+        if name == "POSTCOPY_ADVISE" and field.size > FOOTER_SIZE:
+            self._set(postcopy=True)
+        items.append(Command(number, name, field.offset, field.size + packaged, field))
+        if packaged:
+            self._parts(inner, field.end + packaged)
+            size = field.size + packaged
+            items[-1] = Command(number, name, field.offset, size, field, tuple(inner))
+
+    # -- sections ---------------------------------------------------------------
+
+    def _new_head(self, kind: SectionType) -> Section:
+        reader = self._reader()
+        reader.number("type", "u8")
+        section_id = reader.number("section_id", "u32be")
+        idstr = reader.counted_text("idstr")
+        instance_id = reader.number("instance_id", "u32be")
+        version = reader.number("version", "u32be")
+        size = reader.offset - self.offset
+        head = Section(
+            kind, section_id, idstr, instance_id, version, self.offset, size, 0, 0, Located.REST
+        )
+        if kind is SectionType.START:
+            self._ids[section_id] = head
+        return head
+
+    def _known_head(self, kind: SectionType) -> Section:
+        reader = self._reader()
+        reader.number("type", "u8")
+        section_id = reader.number("section_id", "u32be")
+        start = self._ids.get(section_id)
+        if start is None:
+            known = ", ".join(map(str, self._ids)) or "none"
+            raise reader.mismatch(
+                f"section id of {kind.name}", f"one that a START opened ({known})", section_id
+            )
+        return replace(start, type=kind, offset=self.offset, head_size=5)
+
+    def _section(self, head: Section) -> Section:
+        if head.idstr == "ram":
+            body_end, located, desc = self._ram_body(head), Located.ITSELF, None
+        else:
+            body_end, located, desc = self._device_body(head)
+        footer = self._footer(head, body_end, required=located is not Located.REST)
+        section = replace(
+            head,
+            body_size=body_end - head.body_offset,
+            footer_size=footer,
+            located=located,
+            description=desc,
+        )
+        self.offset = section.end
+        return section
+
+    def _ram_body(self, head: Section) -> int:
+        self.ram.entry_block[head.offset] = self._block
+        walker = RamWalker(
+            self.source, head.body_offset, self.context, self.ram.blocks, self._block
+        )
+        for part in walker.parts():
+            self.ram.add(part)
+            if self.progress is not None:
+                self.progress(walker.offset)
+        self._block = walker.block
+        return walker.offset
+
+    def _device_body(self, head: Section) -> tuple[int, Located, DeviceDesc | None]:
+        self._search_vmdesc()
+        desc = None
+        if self._found is not None:
+            desc = self._found.vmdesc.device(head.idstr, head.instance_id)
+        if desc is not None and head.type is SectionType.FULL:
+            end = head.body_offset + desc.vmsd.wire_size
+            if self._plausible_end(head, end):
+                return end, Located.VMDESC, desc
+        by_itself = self._self_describing(head)
+        if by_itself is not None:
+            return by_itself, Located.ITSELF, desc
+        if self.footers is not False:
+            footer = find_footer(self.source, head.body_offset, self.limit, head.section_id)
+            if footer is not None:
+                self._warn_of_size(head, desc, footer)
+                return footer, Located.FOOTER, desc
+        return self._rest(head), Located.REST, desc
+
+    def _plausible_end(self, head: Section, end: int) -> bool:
+        if self.footers is not False and self._is_footer(head, end):
+            return True
+        return self.footers is not True and follows_section(self.source, end, self.limit)
+
+    def _self_describing(self, head: Section) -> int | None:
+        handler = find_handler(head.idstr)
+        if handler is None:
+            return None
+        reader = Reader(self.source, head.body_offset, self.limit, path=(head.name,))
+        try:
+            handler(Decoder(head, self.context.page_size), reader)
+        except FormatError:
+            return None
+        return reader.offset if self._plausible_end(head, reader.offset) else None
+
+    def _rest(self, head: Section) -> int:
+        """Without description and footer a section can't be told from what follows."""
+        reader = self._reader()
+        end = self.source.size() if self.limit is None else min(self.limit, self.source.size())
+        found = self._found
+        end = found.offset - 1 if found is not None else end
+        if self.footers:
+            raise reader.damaged(
+                f"section {head.name}: expected its footer (7e and id {head.section_id}), "
+                "found none in the rest of the stream",
+                head.offset,
+            )
+        self.warnings.append(
+            f"{head.name}: neither description nor footer; {end - head.body_offset} bytes "
+            f"to the end of the stream are in it, at {head.offset:#x}"
+        )
+        return end
+
+    def _warn_of_size(self, head: Section, desc: DeviceDesc | None, end: int) -> None:
+        if desc is not None and head.type is SectionType.FULL:
+            self.warnings.append(
+                f"{head.name}: description gives {desc.vmsd.wire_size} bytes, the footer "
+                f"stands after {end - head.body_offset}, at {head.offset:#x}"
+            )
+
+    def _is_footer(self, head: Section, offset: int) -> bool:
+        wanted = bytes([SectionType.FOOTER]) + head.section_id.to_bytes(4)
+        return self.source.read_at(offset, FOOTER_SIZE) == wanted
+
+    def _footer(self, head: Section, offset: int, *, required: bool) -> int:
+        """Check the footer at `offset`, or learn from the first section that there is none."""
+        if not required:
+            return 0
+        found = self._is_footer(head, offset)
+        if self.footers is None:
+            self.footers = found
+        if found == self.footers:
+            return FOOTER_SIZE if found else 0
+        reader = Reader(self.source, offset, self.limit, path=(head.name,))
+        wanted = (bytes([SectionType.FOOTER]) + head.section_id.to_bytes(4)).hex(" ")
+        seen = reader.peek(FOOTER_SIZE)
+        if len(seen) < FOOTER_SIZE:
+            raise reader.truncated("footer", FOOTER_SIZE, len(seen))
+        raise reader.mismatch("footer", wanted, seen.hex(" "))
+
+    # -- the end ----------------------------------------------------------------
+
+    def _tail(self) -> None:
+        reader = self._reader()
+        reader.number("EOF", "u8", kind=Kind.EOF, meaning="section-type")
+        self._piece("eof", reader.finish("eof").children[0])
+        if reader.peek(1) == bytes([SectionType.VMDESCRIPTION]):
+            self._read_vmdesc()
+        self._padding()
+
+    def _read_vmdesc(self) -> None:
+        reader = self._reader(Kind.VMDESC)
+        with reader.group("vmdesc"):
+            reader.number("type", "u8", meaning="section-type")
+            size = reader.number("size", "u32be")
+            reader.require("vmdesc", size)
+            if size > _MAX_VMDESC_BYTES:
+                raise reader.error(
+                    Unsupported, f"vmdesc: expected at most {_MAX_VMDESC_BYTES}, found {size}"
+                )
+            text = reader.text("json", size, type="json")
+        field = reader.finish("vmdesc").children[0]
+        self._piece("vmdesc", field)
+        if self._found is not None and self._found.offset == field.offset:
+            self.vmdesc = self._found.vmdesc
+        else:
+            self.vmdesc = parse_vmdesc(text, field.offset + FOOTER_SIZE)
+
+    def _padding(self) -> None:
+        """Zeros behind the stream are padding; anything else is said."""
+        reader = self._reader(Kind.PADDING)
+        left = reader.remaining
+        if not left:
+            return
+        only_zeros = all(
+            not self.source.read_at(at, min(1 << 20, left)).strip(b"\0")
+            for at in range(self.offset, self.offset + left, 1 << 20)
+        )
+        if not only_zeros:
+            self.warnings.append(f"{left} bytes behind the stream, at {self.offset:#x}")
+        reader.blob("padding", left, kind=Kind.PADDING if only_zeros else Kind.UNKNOWN)
+        self._piece("padding", reader.finish("padding").children[0])
+
+    def _piece(self, name: str, field: Field) -> None:
+        self.items.append(Piece(name, field))
+        self.offset = field.end
+
+    def _reader(self, kind: Kind = Kind.FIELD) -> Reader:
+        return Reader(self.source, self.offset, self.limit, kind=kind)
+
+

@@ -1,0 +1,128 @@
+"""Find what the stream gives no length for: the vmdesc, and the ends of sections.
+
+A device section has no length on the wire. Its end is where its description
+says; without one, where a footer with its id stands in front of something
+that can follow a section. Both are searches, so both check what they found.
+
+Source: QEMU migration/savevm.c (qemu_savevm_state_complete_precopy_non_iterable,
+save_section_footer, save_section_header).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cprformats.errors import FormatError
+from cprformats.migration.vmdesc import VmDesc, parse_vmdesc
+from cprformats.migration.wire import COMMANDS, SectionType
+from cprformats.source import Source
+
+__all__ = ["FOOTER_SIZE", "FoundVmDesc", "find_footer", "find_vmdesc", "follows_section"]
+
+FOOTER_SIZE = 5
+_CHUNK_BYTES = 1 << 20
+#: Descriptions of machines with thousands of objects stay below 20 MB.
+_SEARCH_BYTES = 64 << 20
+#: Searching one section for its footer goes no further than this.
+_SECTION_BYTES = 256 << 20
+_VMDESC_START = re.compile(rb"\x00\x06(....)\{", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundVmDesc:
+    """A description found by search.
+
+    Attributes:
+        offset: of its type byte (06).
+        size: of the JSON text in bytes.
+        vmdesc: the description.
+    """
+
+    offset: int
+    size: int
+    vmdesc: VmDesc
+
+
+def find_vmdesc(source: Source, start: int, end: int) -> FoundVmDesc | None:
+    """Search back from `end` for EOF, 06, a length that fits, and JSON in braces.
+
+    JSON text holds no byte 00 or 06, so at most what stands behind the text
+    can mislead; each candidate must parse.
+    """
+    lowest = max(start, end - _SEARCH_BYTES)
+    upper = end
+    while upper > lowest:
+        lower = max(lowest, upper - _CHUNK_BYTES)
+        # Seven bytes more, for a match that the cut goes through.
+        chunk = source.read_at(lower, min(upper - lower + 6, end - lower))
+        for match in reversed(list(_VMDESC_START.finditer(chunk))):
+            found = _candidate(source, lower + match.start() + 1, int.from_bytes(match[1]), end)
+            if found is not None:
+                return found
+        upper = lower
+    return None
+
+
+def _candidate(source: Source, offset: int, size: int, end: int) -> FoundVmDesc | None:
+    text_at = offset + 5
+    if text_at + size > end or source.read_at(text_at + size - 1, 1) != b"}":
+        return None
+    text = source.read_at(text_at, size).decode("utf-8", "surrogateescape")
+    try:
+        vmdesc = parse_vmdesc(text, text_at)
+    except FormatError:
+        return None
+    return FoundVmDesc(offset, size, vmdesc)
+
+
+def find_footer(source: Source, start: int, end: int | None, section_id: int) -> int | None:
+    """Search for the footer that ends a section whose body begins at `start`.
+
+    Gives the footer's offset, or None where none stands before `end`.
+    """
+    needle = bytes([SectionType.FOOTER]) + section_id.to_bytes(4)
+    for offset in _occurrences(source, start, end, needle):
+        if follows_section(source, offset + FOOTER_SIZE, end):
+            return offset
+    return None
+
+
+def _occurrences(source: Source, start: int, end: int | None, needle: bytes) -> Iterator[int]:
+    position, stop = start, start + _SECTION_BYTES
+    stop = stop if end is None else min(stop, end)
+    while position < stop:
+        chunk = source.read_at(position, min(_CHUNK_BYTES, stop - position))
+        hit = chunk.find(needle)
+        while hit >= 0:
+            yield position + hit
+            hit = chunk.find(needle, hit + 1)
+        if len(chunk) < _CHUNK_BYTES:
+            return
+        position += len(chunk) - len(needle) + 1
+
+
+def follows_section(source: Source, offset: int, end: int | None) -> bool:
+    """Say whether what stands at `offset` can come behind a whole section."""
+    count = 300 if end is None else min(300, end - offset)
+    data = source.read_at(offset, count)
+    if not data:
+        return True
+    kind = data[0]
+    if kind == SectionType.EOF:
+        return len(data) == 1 or data[1] in (0, SectionType.VMDESCRIPTION) or count < 300
+    if kind in (SectionType.START, SectionType.FULL):
+        return _is_head(data)
+    if kind in (SectionType.PART, SectionType.END):
+        return len(data) >= 5 and int.from_bytes(data[1:5]) < 1 << 20
+    if kind == SectionType.COMMAND:
+        return len(data) >= 5 and int.from_bytes(data[1:3]) in COMMANDS
+    return False
+
+
+def _is_head(data: bytes) -> bool:
+    if len(data) < 7 or int.from_bytes(data[1:5]) >= 1 << 20:
+        return False
+    idstr = data[6 : 6 + data[5]]
+    return len(idstr) == data[5] > 0 and all(0x20 <= byte < 0x7F for byte in idstr)

@@ -1,0 +1,193 @@
+"""Walk a migration stream and find where each part of it lies.
+
+::
+
+    stream        = "QEVM" version:be32 [CONFIGURATION] part* EOF [VMDESCRIPTION] padding
+    part          = START | PART | END | FULL | COMMAND
+    START, FULL   = type id:be32 len:u8 idstr instance:be32 version:be32 body [footer]
+    PART, END     = type id:be32 body [footer]
+    footer        = 7e id:be32
+    COMMAND       = 08 number:be16 len:be16 data   (PACKAGED: then a stream without header)
+    VMDESCRIPTION = 06 len:be32 json
+
+Framing finds extents only; fields are decoded when asked for
+(`MigrationStream.decode`). A stream that breaks keeps all that came before,
+and the error beside it.
+
+Source: QEMU migration/savevm.c (qemu_loadvm_state_main,
+qemu_savevm_state_complete_precopy), 5.2 to 11.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from cprformats.errors import FormatError
+from cprformats.fields import Field, Tally, tally
+from cprformats.migration.device import decode_frame, decode_section
+from cprformats.migration.framing import Framer
+from cprformats.migration.model import Command, Configuration, Item, Piece, Section
+from cprformats.migration.ram import RamRun, RamWalker, run_fields
+from cprformats.migration.ramstats import RamStats
+from cprformats.migration.vmdesc import VmDesc
+from cprformats.source import Source
+
+__all__ = ["MigrationStream", "read_stream"]
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationStream:
+    """A migration stream, framed.
+
+    Attributes:
+        source: its bytes.
+        offset: of the magic, absolute.
+        end: offset behind the last byte that belongs to it.
+        version: 3, or 2 for the form of 2008.
+        configuration: what the CONFIGURATION section says, if there is one.
+        items: all parts in file order.
+        vmdesc: the description at the end, if there is one.
+        page_size: target page size in bytes.
+        ram: RAM blocks and how their pages were sent.
+        footers: whether sections end in footers; None without any section.
+        warnings: oddities that don't stop a reader.
+        error: what ended the reading early, if something did.
+    """
+
+    source: Source
+    offset: int
+    end: int
+    version: int
+    configuration: Configuration | None
+    items: tuple[Item, ...]
+    vmdesc: VmDesc | None
+    page_size: int
+    ram: RamStats
+    footers: bool | None
+    warnings: tuple[str, ...]
+    error: FormatError | None
+
+    @property
+    def machine(self) -> str:
+        """Machine type name, or empty."""
+        return self.configuration.machine if self.configuration else ""
+
+    def sections(self) -> Iterator[Section]:
+        """Give all sections in file order, those inside PACKAGED too."""
+        yield from _sections(self.items)
+
+    def decode(self, section: Section) -> tuple[Field, tuple[str, ...]]:
+        """Decode a device section: its tree, and notices of what did not fit.
+
+        For a RAM section see `ram_parts` and `walk`.
+        """
+        return decode_section(
+            self.source, section, page_size=self.page_size, machine=self.machine
+        )
+
+    def ram_walker(self, section: Section) -> RamWalker:
+        """Make a walker over the body of one RAM section."""
+        blocks = dict(self.ram.blocks)
+        block = self.ram.entry_block.get(section.offset, "")
+        return RamWalker(self.source, section.body_offset, self.ram.context, blocks, block)
+
+    def walk(self) -> Iterator[Field]:
+        """Give the whole stream as trees in file order; no byte is left out.
+
+        A RAM section comes in several trees of bounded size.
+        """
+        yield from self._walk(self.items)
+
+    def _walk(self, items: tuple[Item, ...]) -> Iterator[Field]:
+        for item in items:
+            if isinstance(item, Piece):
+                yield item.field
+            elif isinstance(item, Command):
+                yield item.field
+                yield from self._walk(item.inner)
+            elif item.idstr == "ram":
+                yield from self._walk_ram(item)
+            else:
+                yield self.decode(item)[0]
+
+    def _walk_ram(self, section: Section) -> Iterator[Field]:
+        head, *footer = decode_frame(self.source, section)
+        yield head
+        for part in self.ram_walker(section).parts():
+            if isinstance(part, RamRun):
+                yield from run_fields(self.source, part, self.page_size)
+            else:
+                yield part.field
+        yield from footer
+
+    def tally(self) -> Tally:
+        """Count the bytes of the stream by kind.
+
+        RAM is counted from the framing; devices are decoded for it.
+        """
+        return self.ram.tally + tally(self._all_but_ram(self.items))
+
+    def _all_but_ram(self, items: tuple[Item, ...]) -> Iterator[Field]:
+        for item in items:
+            if isinstance(item, Command):
+                yield item.field
+                yield from self._all_but_ram(item.inner)
+            elif isinstance(item, Piece):
+                yield item.field
+            elif item.idstr == "ram":
+                yield from decode_frame(self.source, item)
+            else:
+                yield self.decode(item)[0]
+
+
+def _sections(items: tuple[Item, ...]) -> Iterator[Section]:
+    for item in items:
+        if isinstance(item, Section):
+            yield item
+        elif isinstance(item, Command):
+            yield from _sections(item.inner)
+
+
+def read_stream(
+    source: Source,
+    offset: int = 0,
+    end: int | None = None,
+    *,
+    progress: Progress | None = None,
+) -> MigrationStream:
+    """Frame the stream that begins at `offset`.
+
+    Damage inside does not raise: it ends the reading and is kept as `error`.
+
+    Args:
+        source: the bytes.
+        offset: of the magic.
+        end: where the data that may belong to the stream ends; None for the
+            source's end.
+        progress: called now and then with the offset reached.
+
+    Raises:
+        WrongFormat: there is no magic.
+        Unsupported: a version that is neither 2 nor 3.
+    """
+    framer = Framer(source, offset, end, progress)
+    framer.run()
+    return MigrationStream(
+        source,
+        offset,
+        framer.offset,
+        framer.version,
+        framer.configuration,
+        tuple(framer.items),
+        framer.vmdesc,
+        framer.context.page_size,
+        framer.ram.freeze(),
+        framer.footers,
+        tuple(framer.warnings),
+        framer.error,
+    )
+
+

@@ -1,0 +1,1 @@
+"""The exec launcher: rebuilds an inherited-descriptor environment (not yet here)."""
