@@ -160,9 +160,7 @@ class Reader:
             raise self.mismatch(name, how.encode(wanted).hex(" "), data.hex(" "))
         self._keep(name, type or codec_name, codec_name, kind, len(data), wanted, meaning)
 
-    def text(
-        self, name: str, size: int, *, type: str = "text", kind: Kind | None = None
-    ) -> str:
+    def text(self, name: str, size: int, *, type: str = "text", kind: Kind | None = None) -> str:
         """Read `size` bytes of text."""
         value = codec("text").decode(self._exactly(name, size))
         assert isinstance(value, str)
@@ -174,9 +172,7 @@ class Reader:
         size = self.number(f"{name}_len", length, kind=kind)
         return self.text(name, size, kind=kind)
 
-    def blob(
-        self, name: str, size: int, *, type: str = "bytes", kind: Kind | None = None
-    ) -> Value:
+    def blob(self, name: str, size: int, *, type: str = "bytes", kind: Kind | None = None) -> Value:
         """Read `size` bytes as they are; long ones stay in the source (`DataRef`).
 
         All-zero contents become ``zeros[size]``, which keeps no bytes.
@@ -244,9 +240,7 @@ class Reader:
             self._path.pop()
             children = tuple(self._levels.pop())
             size = self.offset - start
-            self._levels[-1].append(
-                Field(name, type, "", self.kind, start, size, None, children)
-            )
+            self._levels[-1].append(Field(name, type, "", self.kind, start, size, None, children))
             self.kind = outer_kind
 
     @property
@@ -277,9 +271,7 @@ class Reader:
         self, what: str, expected: object, found: object, offset: int | None = None
     ) -> Damaged:
         """Make an error that names what was expected and what was found."""
-        return Damaged.mismatch(
-            what, expected, found, offset=self._place(offset), path=self.path
-        )
+        return Damaged.mismatch(what, expected, found, offset=self._place(offset), path=self.path)
 
     def truncated(self, what: str, needed: int, available: int) -> Truncated:
         """Make an error for data that ends too early."""

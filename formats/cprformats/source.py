@@ -51,12 +51,15 @@ class BytesSource:
 
     @property
     def known_size(self) -> int | None:
+        """Size in bytes, where it is known."""
         return self._base + len(self._data)
 
     def size(self) -> int:
+        """Size in bytes."""
         return self._base + len(self._data)
 
     def read_at(self, offset: int, count: int) -> bytes:
+        """Give up to `count` bytes from `offset`."""
         start = max(offset - self._base, 0)
         return self._data[start : start + max(count, 0)]
 
@@ -78,12 +81,15 @@ class FileSource:
 
     @property
     def known_size(self) -> int | None:
+        """Size in bytes, where it is known."""
         return self._size
 
     def size(self) -> int:
+        """Size in bytes."""
         return self._size
 
     def read_at(self, offset: int, count: int) -> bytes:
+        """Give up to `count` bytes from `offset`; a file that shrank gives less."""
         count = min(count, self._size - offset)
         if count <= 0:
             return b""
@@ -119,14 +125,17 @@ class SpoolSource:
 
     @property
     def known_size(self) -> int | None:
+        """Size in bytes, where it is known."""
         return self._base + len(self._held) if self._ended else None
 
     def size(self) -> int:
+        """Read to the end and give the size in bytes."""
         while not self._ended:
             self._pull(_CHUNK_BYTES)
         return self._base + len(self._held)
 
     def read_at(self, offset: int, count: int) -> bytes:
+        """Give up to `count` bytes from `offset`, reading on as far as needed."""
         while not self._ended and self._base + len(self._held) < offset + count:
             self._pull(_CHUNK_BYTES)
         end = min(offset + count, self._base + len(self._held))
@@ -139,6 +148,7 @@ class SpoolSource:
         return from_file + bytes(self._held[: max(end - self._base, 0)])
 
     def drop(self, offset: int, count: int) -> None:
+        """Keep no copy of this range once it leaves the memory."""
         if self._keep_all or count <= 0:
             return
         start, end = offset, offset + count

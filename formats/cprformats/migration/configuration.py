@@ -70,7 +70,4 @@ def _subsection_head(reader: Reader) -> None:
 
 def _capabilities(reader: Reader) -> tuple[str, ...]:
     count = reader.number("caps_count", "u32be")
-    found = []
-    for index in range(count):
-        found.append(reader.counted_text(f"capability[{index}]"))
-    return tuple(found)
+    return tuple(reader.counted_text(f"capability[{index}]") for index in range(count))

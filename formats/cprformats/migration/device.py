@@ -19,8 +19,9 @@ from dataclasses import dataclass, field
 from cprformats.codecs import codec
 from cprformats.errors import Damaged, FormatError, Unsupported
 from cprformats.fields import Field, Kind
-from cprformats.migration.model import Section
+from cprformats.migration.model import Located, Section
 from cprformats.migration.rules import find_handler, find_rule
+from cprformats.migration.version2 import read_record_head
 from cprformats.migration.vmdesc import FieldDesc, VmsdDesc
 from cprformats.migration.wire import SectionType
 from cprformats.reader import Reader
@@ -213,6 +214,10 @@ def decode_frame(source: Source, section: Section) -> tuple[Field, ...]:
 
 
 def _head(reader: Reader, section: Section) -> None:
+    if section.located is Located.RECORD:
+        with reader.group("head", "record", Kind.SECTION_HEAD):
+            read_record_head(reader)
+        return
     with reader.group("head", section.type.name, Kind.SECTION_HEAD):
         reader.number("type", "u8", meaning="section-type")
         reader.number("section_id", "u32be")

@@ -27,6 +27,7 @@ from cprformats.migration.model import Command, Configuration, Item, Located, Pi
 from cprformats.migration.ram import RamContext, RamWalker
 from cprformats.migration.ramstats import RamCounter
 from cprformats.migration.rules import find_handler
+from cprformats.migration.version2 import read_records, read_total
 from cprformats.migration.vmdesc import DeviceDesc, VmDesc, parse_vmdesc
 from cprformats.migration.wire import FILE_HEADER, MAGIC, VERSION, VERSION_COMPAT, SectionType
 from cprformats.reader import Reader
@@ -76,10 +77,11 @@ class Framer:
         self._header()
         try:
             if self.version == VERSION_COMPAT:
-                raise Unsupported("version 2 stream", offset=self.offset)
-            self._search_vmdesc(only_if_known=True)
-            self._parts(self.items, self.limit)
-            self._tail()
+                self._version_2()
+            else:
+                self._search_vmdesc(only_if_known=True)
+                self._parts(self.items, self.limit)
+                self._tail()
         except FormatError as error:
             self.error = error
 
@@ -126,6 +128,16 @@ class Framer:
     def _set(self, **changes: int | bool) -> None:
         self.context = replace(self.context, **changes)  # type: ignore[arg-type]
         self.ram.context = self.context
+
+    def _version_2(self) -> None:
+        reader = self._reader(Kind.HEADER)
+        total = read_total(reader)
+        self._piece("total_len", reader.finish("total_len").children[0])
+        self.footers = False
+        for section in read_records(self._reader(), total):
+            self.items.append(section)
+            self.offset = section.end
+        self._padding()
 
     # -- the parts --------------------------------------------------------------
 
@@ -357,5 +369,3 @@ class Framer:
 
     def _reader(self, kind: Kind = Kind.FIELD) -> Reader:
         return Reader(self.source, self.offset, self.limit, kind=kind)
-
-

@@ -22,6 +22,8 @@ class Located(StrEnum):
     #: The handler's own format says where it ends (ram, dirty-bitmap, vfio ...).
     ITSELF = "itself"
     FOOTER = "footer"
+    #: The section has a length of its own: streams of version 2.
+    RECORD = "record"
     #: Nothing told: no description, no footer; the rest of the stream is in it.
     REST = "rest"
 
@@ -87,6 +89,11 @@ class Section:
     def end(self) -> int:
         """Offset behind the section and its footer."""
         return self.body_end + self.footer_size
+
+    @property
+    def holds_ram(self) -> bool:
+        """Say whether the body is RAM records (of version 2 they are not read)."""
+        return self.idstr == "ram" and self.located is not Located.RECORD
 
     @property
     def name(self) -> str:

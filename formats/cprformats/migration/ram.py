@@ -303,8 +303,8 @@ class RamWalker:
         """
         page_size = self.context.page_size
         stride = 8 + (page_size if content == RamFlag.PAGE else 1)
-        wanted = (address + page_size) | content | RamFlag.CONTINUE
-        wanted, step, count = int(wanted), page_size, 0
+        wanted = int((address + page_size) | content | RamFlag.CONTINUE)
+        step, count = page_size, 0
         most = (block.used_length - address - 1) // page_size
         from_bytes = int.from_bytes
         while count < most:
@@ -336,7 +336,7 @@ class RamWalker:
 
     def _bytes(self, what: str, count: int) -> bytes:
         begin = self.offset - self._window_offset
-        if not (0 <= begin and begin + count <= len(self._window)):
+        if not (begin >= 0 and begin + count <= len(self._window)):
             self._refill(count)
             begin = 0
         data = self._window[begin : begin + count]

@@ -84,9 +84,7 @@ class MigrationStream:
 
         For a RAM section see `ram_parts` and `walk`.
         """
-        return decode_section(
-            self.source, section, page_size=self.page_size, machine=self.machine
-        )
+        return decode_section(self.source, section, page_size=self.page_size, machine=self.machine)
 
     def ram_walker(self, section: Section) -> RamWalker:
         """Make a walker over the body of one RAM section."""
@@ -108,7 +106,7 @@ class MigrationStream:
             elif isinstance(item, Command):
                 yield item.field
                 yield from self._walk(item.inner)
-            elif item.idstr == "ram":
+            elif item.holds_ram:
                 yield from self._walk_ram(item)
             else:
                 yield self.decode(item)[0]
@@ -137,7 +135,7 @@ class MigrationStream:
                 yield from self._all_but_ram(item.inner)
             elif isinstance(item, Piece):
                 yield item.field
-            elif item.idstr == "ram":
+            elif item.holds_ram:
                 yield from decode_frame(self.source, item)
             else:
                 yield self.decode(item)[0]
@@ -189,5 +187,3 @@ def read_stream(
         tuple(framer.warnings),
         framer.error,
     )
-
-

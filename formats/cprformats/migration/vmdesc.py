@@ -141,9 +141,7 @@ class _Builder:
 
     def bad(self, what: str, expected: str, found: Json) -> Damaged:
         shown = type(found).__name__ if isinstance(found, list) else repr(found)[:40]
-        return Damaged.mismatch(
-            what, expected, shown, offset=self.offset, path=tuple(self.path)
-        )
+        return Damaged.mismatch(what, expected, shown, offset=self.offset, path=tuple(self.path))
 
     def pairs(self, value: Json, what: str) -> Pairs:
         if not isinstance(value, _Object):
@@ -180,9 +178,7 @@ class _Builder:
                 current = VmsdDesc(name, version, self.fields(value))
             elif key == "subsections" and current is not None:
                 subsections = self.subsections(value)
-                current = VmsdDesc(
-                    current.vmsd_name, current.version, current.fields, subsections
-                )
+                current = VmsdDesc(current.vmsd_name, current.version, current.fields, subsections)
         if current is not None:
             yield current
 
