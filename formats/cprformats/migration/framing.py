@@ -28,7 +28,7 @@ from cprformats.migration.ram import RamContext, RamWalker
 from cprformats.migration.ramstats import RamCounter
 from cprformats.migration.rules import find_handler
 from cprformats.migration.version2 import read_records, read_total
-from cprformats.migration.vmdesc import DeviceDesc, VmDesc, parse_vmdesc
+from cprformats.migration.vmdesc import MAX_VMDESC_BYTES, DeviceDesc, VmDesc, parse_vmdesc
 from cprformats.migration.wire import FILE_HEADER, MAGIC, VERSION, VERSION_COMPAT, SectionType
 from cprformats.reader import Reader
 from cprformats.source import Source
@@ -38,7 +38,6 @@ __all__ = ["Framer"]
 #: Each item takes a few hundred bytes of memory; a day of live migration has
 #: fewer sections than this.
 _MAX_ITEMS = 250_000
-_MAX_VMDESC_BYTES = 32 << 20
 #: The legacy minimum of most targets; others send target-page-bits or a vmdesc.
 _DEFAULT_PAGE_SIZE = 4096
 
@@ -145,6 +144,8 @@ class Framer:
         """Read parts into `items` up to EOF, or up to `end` inside PACKAGED."""
         while end is None or self.offset < end:
             kind = self._reader().peek(1)
+            if not kind and self._in_rest(items):
+                return
             if not kind:
                 raise self._reader().truncated("stream", 1, 0)
             if kind[0] == SectionType.EOF and items is self.items:
@@ -322,8 +323,15 @@ class Framer:
 
     # -- the end ----------------------------------------------------------------
 
+    def _in_rest(self, items: list[Item]) -> bool:
+        """Say whether the last section swallowed all that stood behind it."""
+        last = items[-1] if items else None
+        return isinstance(last, Section) and last.located is Located.REST
+
     def _tail(self) -> None:
         reader = self._reader()
+        if reader.at_end() and self._in_rest(self.items):
+            return
         reader.number("EOF", "u8", kind=Kind.EOF, meaning="section-type")
         self._piece("eof", reader.finish("eof").children[0])
         if reader.peek(1) == bytes([SectionType.VMDESCRIPTION]):
@@ -336,9 +344,9 @@ class Framer:
             reader.number("type", "u8", meaning="section-type")
             size = reader.number("size", "u32be")
             reader.require("vmdesc", size)
-            if size > _MAX_VMDESC_BYTES:
+            if size > MAX_VMDESC_BYTES:
                 raise reader.error(
-                    Unsupported, f"vmdesc: expected at most {_MAX_VMDESC_BYTES}, found {size}"
+                    Unsupported, f"vmdesc: expected at most {MAX_VMDESC_BYTES}, found {size}"
                 )
             text = reader.text("json", size, type="json")
         field = reader.finish("vmdesc").children[0]

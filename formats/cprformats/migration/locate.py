@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cprformats.errors import FormatError
-from cprformats.migration.vmdesc import VmDesc, parse_vmdesc
+from cprformats.migration.vmdesc import MAX_VMDESC_BYTES, VmDesc, parse_vmdesc
 from cprformats.migration.wire import COMMANDS, SectionType
 from cprformats.source import Source
 
@@ -27,6 +27,9 @@ _CHUNK_BYTES = 1 << 20
 _SEARCH_BYTES = 64 << 20
 #: Searching one section for its footer goes no further than this.
 _SECTION_BYTES = 256 << 20
+#: A crafted file can hold millions of places that look right at first sight.
+_MAX_CANDIDATES = 16
+_MAX_FALSE_FOOTERS = 100_000
 _VMDESC_START = re.compile(rb"\x00\x06(....)\{", re.DOTALL)
 
 
@@ -52,22 +55,31 @@ def find_vmdesc(source: Source, start: int, end: int) -> FoundVmDesc | None:
     can mislead; each candidate must parse.
     """
     lowest = max(start, end - _SEARCH_BYTES)
-    upper = end
+    upper, tried = end, 0
     while upper > lowest:
         lower = max(lowest, upper - _CHUNK_BYTES)
         # Seven bytes more, for a match that the cut goes through.
         chunk = source.read_at(lower, min(upper - lower + 6, end - lower))
         for match in reversed(list(_VMDESC_START.finditer(chunk))):
-            found = _candidate(source, lower + match.start() + 1, int.from_bytes(match[1]), end)
-            if found is not None:
+            offset, size = lower + match.start() + 1, int.from_bytes(match[1])
+            if not _fits(source, offset, size, end):
+                continue
+            tried += 1
+            found = _parsed(source, offset, size)
+            if found is not None or tried == _MAX_CANDIDATES:
                 return found
         upper = lower
     return None
 
 
-def _candidate(source: Source, offset: int, size: int, end: int) -> FoundVmDesc | None:
+def _fits(source: Source, offset: int, size: int, end: int) -> bool:
+    behind = offset + 5 + size
+    return size > 1 and behind <= end and source.read_at(behind - 1, 1) == b"}"
+
+
+def _parsed(source: Source, offset: int, size: int) -> FoundVmDesc | None:
     text_at = offset + 5
-    if text_at + size > end or source.read_at(text_at + size - 1, 1) != b"}":
+    if size > MAX_VMDESC_BYTES:
         return None
     text = source.read_at(text_at, size).decode("utf-8", "surrogateescape")
     try:
@@ -83,9 +95,11 @@ def find_footer(source: Source, start: int, end: int | None, section_id: int) ->
     Gives the footer's offset, or None where none stands before `end`.
     """
     needle = bytes([SectionType.FOOTER]) + section_id.to_bytes(4)
-    for offset in _occurrences(source, start, end, needle):
+    for number, offset in enumerate(_occurrences(source, start, end, needle)):
         if follows_section(source, offset + FOOTER_SIZE, end):
             return offset
+        if number == _MAX_FALSE_FOOTERS:
+            break
     return None
 
 

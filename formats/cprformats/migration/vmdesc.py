@@ -21,12 +21,17 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cprformats.errors import Damaged
+from cprformats.errors import Damaged, Unsupported
 
-__all__ = ["DeviceDesc", "FieldDesc", "VmDesc", "VmsdDesc", "parse_vmdesc"]
+__all__ = ["MAX_VMDESC_BYTES", "DeviceDesc", "FieldDesc", "VmDesc", "VmsdDesc", "parse_vmdesc"]
 
 #: Real descriptions nest about ten deep; the limit keeps hostile ones from the stack.
 _MAX_DEPTH = 64
+#: 256 CPUs and hundreds of devices make about 8 MB. Parsed JSON takes many times
+#: its text in memory, the more so the smaller its parts: so their number is bounded too.
+MAX_VMDESC_BYTES = 32 << 20
+_MAX_CONTAINERS = 300_000
+_MAX_VALUES = 1_500_000
 
 Json = object
 Pairs = list[tuple[str, Json]]
@@ -242,7 +247,15 @@ def parse_vmdesc(text: str, offset: int) -> VmDesc:
     Raises:
         Damaged: it is no JSON, or not of the form above; the path leads to the
             entry in question.
+        Unsupported: it has more parts than any real machine's.
     """
+    containers = text.count("{") + text.count("[")
+    if containers > _MAX_CONTAINERS or text.count(",") > _MAX_VALUES:
+        raise Unsupported(
+            f"vmdesc: expected at most {_MAX_CONTAINERS} objects and arrays and {_MAX_VALUES} "
+            f"values, found {containers} and {text.count(',')}",
+            offset=offset,
+        )
     try:
         top: Json = json.loads(text, object_pairs_hook=_Object)
     except (ValueError, RecursionError) as error:
