@@ -3,8 +3,9 @@
 A codec's name says all that is needed to encode its value again, so that a
 decoded tree holds names and values, no bytes: ``u8``, ``i32be``, ``u16le``,
 ``u64be[24]`` (an array, its value a tuple), ``bool`` (strictly 0 or 1),
-``text`` (UTF-8; other bytes survive as surrogates), ``bytes``, ``uuid``,
-``zeros[64]`` (that many zero bytes, no value). How a value is shown is not
+``{u16,u8,u32}be[9]`` (that many rows of these columns without gaps, its value
+one flat tuple), ``text`` (UTF-8; other bytes survive as surrogates),
+``bytes``, ``uuid``, ``zeros[64]`` (that many zero bytes, no value). How a value is shown is not
 decided here.
 """
 
@@ -23,6 +24,7 @@ __all__ = ["Codec", "DataRef", "Value", "codec", "is_integer"]
 
 _FORMATS = {1: "B", 2: "H", 4: "I", 8: "Q"}
 _INTEGER = re.compile(r"([ui])(8|16|32|64)(be|le)?(?:\[(\d+)\])?")
+_ROWS = re.compile(r"\{([ui](?:8|16|32|64)(?:,[ui](?:8|16|32|64))*)\}(be|le)\[(\d+)\]")
 _ZEROS = re.compile(r"zeros\[(\d+)\]")
 
 
@@ -107,6 +109,15 @@ def _integers(name: str, sign: str, bits: str, order: str | None, count: str | N
     return Codec(name, layout.size, layout.unpack, lambda v: layout.pack(*v))  # type: ignore[misc]
 
 
+def _rows(name: str, columns: str, order: str, count: str) -> Codec:
+    letters = ""
+    for column in columns.split(","):
+        letter = _FORMATS[int(column[1:]) // 8]
+        letters += letter.lower() if column[0] == "i" else letter
+    layout = struct.Struct(("<" if order == "le" else ">") + letters * int(count))
+    return Codec(name, layout.size, layout.unpack, lambda v: layout.pack(*v))  # type: ignore[misc]
+
+
 def _zeros(name: str, count: int) -> Codec:
     def decode(data: bytes) -> Value:
         if data.strip(b"\0"):
@@ -129,6 +140,8 @@ def codec(name: str) -> Codec:
         sign, bits, order, count = match.groups()
         if bits == "8" or order:
             return _integers(name, sign, bits, order, count)
+    if match := _ROWS.fullmatch(name):
+        return _rows(name, *match.groups())
     if match := _ZEROS.fullmatch(name):
         return _zeros(name, int(match[1]))
     raise KeyError(name)

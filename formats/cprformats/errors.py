@@ -27,7 +27,12 @@ class FormatError(Exception):
         message: what is wrong, without the place.
         offset: absolute offset in bytes, in the data of the layer being read.
         path: names of the enclosing structures, outermost first.
+        expected: what should be there, in words, where that was said.
+        found: what is there, in words, where that was said.
     """
+
+    expected: str | None = None
+    found: str | None = None
 
     def __init__(self, message: str, *, offset: int = 0, path: tuple[str, ...] = ()) -> None:
         super().__init__(message)
@@ -65,6 +70,7 @@ class Truncated(FormatError):
         )
         self.needed = needed
         self.available = available
+        self.expected, self.found = f"{needed} bytes", f"{available} bytes"
 
 
 class Damaged(FormatError):
@@ -75,7 +81,9 @@ class Damaged(FormatError):
         cls, what: str, expected: object, found: object, *, offset: int, path: tuple[str, ...] = ()
     ) -> Damaged:
         """Say that one thing was expected and another found (same base on both sides)."""
-        return cls(f"{what}: expected {expected}, found {found}", offset=offset, path=path)
+        error = cls(f"{what}: expected {expected}, found {found}", offset=offset, path=path)
+        error.expected, error.found = str(expected), str(found)
+        return error
 
 
 class NotKept(FormatError):

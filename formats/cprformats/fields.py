@@ -79,23 +79,29 @@ class Field:
     def __getitem__(self, path: str) -> Field:
         """Find a descendant by its dotted path: ``field["parent_obj.config"]``.
 
+        Names may hold dots themselves (``env.regs``, ``bus[0].ifs``).
+
         Raises:
             KeyError: there is none; the message says how far the path led.
         """
-        here = self
-        for name in path.split("."):
-            child = next((c for c in here.children if c.name == name), None)
-            if child is None:
-                raise KeyError(f"{path!r}: {here.name!r} has no {name!r}")
-            here = child
-        return here
+        found = self.get(path)
+        if found is not None:
+            return found
+        here, rest = self, path
+        while child := next((c for c in here.children if rest.startswith(f"{c.name}.")), None):
+            here, rest = child, rest[len(child.name) + 1 :]
+        raise KeyError(f"{path!r}: {here.name!r} has no {rest!r}")
 
     def get(self, path: str) -> Field | None:
         """Find a descendant by its dotted path, or None."""
-        try:
-            return self[path]
-        except KeyError:
-            return None
+        for child in self.children:
+            if child.name == path:
+                return child
+            if path.startswith(f"{child.name}."):
+                found = child.get(path[len(child.name) + 1 :])
+                if found is not None:
+                    return found
+        return None
 
 
 def leaves(field: Field) -> Iterator[Field]:

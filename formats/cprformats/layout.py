@@ -85,7 +85,7 @@ def _read_const(reader: Reader, name: str, part: Any) -> Value:
             raise reader.mismatch(name, value.hex(" "), found.hex(" ") or "nothing")
         return reader.blob(name, len(value))
     how = _codec_name(part.subcon.fmtstr)
-    found_value = codec(how).decode(reader.peek(codec(how).size or 0))
+    found_value = codec(how).decode(reader.ahead(name, codec(how).size or 0))
     if found_value != value:
         raise reader.mismatch(name, value, found_value)
     return reader.take(name, how)

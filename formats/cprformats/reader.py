@@ -25,6 +25,9 @@ from cprformats.source import Source
 
 __all__ = ["Reader"]
 
+#: A reader looks at this much at first, and at twice as much each time it comes to
+#: the end of it: a stream of 100,000 small sections makes 100,000 readers.
+_FIRST_WINDOW_BYTES = 1 << 9
 _WINDOW_BYTES = 1 << 16
 #: Contents longer than this stay in the source and are read when asked for.
 _REF_BYTES = 1 << 16
@@ -59,6 +62,7 @@ class Reader:
         self._levels: list[list[Field]] = [[]]
         self._window = b""
         self._window_offset = offset
+        self._window_size = _FIRST_WINDOW_BYTES
 
     # -- where we are -------------------------------------------------------
 
@@ -88,11 +92,21 @@ class Reader:
             return b""
         begin = start - self._window_offset
         if begin < 0 or begin + count > len(self._window):
-            self._window = self.source.read_at(start, max(count, _WINDOW_BYTES))
+            wanted = max(count, self._window_size)
+            if self.end is not None:
+                # Behind the end may be guest pages that a pipe did not keep.
+                wanted = min(wanted, self.end - start)
+            self._window = self.source.read_at(start, wanted)
+            self._window_size = min(2 * self._window_size, _WINDOW_BYTES)
             self._window_offset, begin = start, 0
         return self._window[begin : begin + count]
 
-    def _exactly(self, what: str, count: int) -> bytes:
+    def ahead(self, what: str, count: int) -> bytes:
+        """Look at exactly `count` bytes and stay here.
+
+        Raises:
+            Truncated: fewer are left; the error names `what`.
+        """
         data = self.peek(count)
         if len(data) < count:
             raise self.truncated(what, count, len(data))
@@ -117,7 +131,7 @@ class Reader:
         """
         how = codec(codec_name)
         assert how.size is not None, f"codec {codec_name} has no fixed size"
-        data = self._exactly(name, how.size)
+        data = self.ahead(name, how.size)
         try:
             value = how.decode(data)
         except ValueError as error:
@@ -155,14 +169,14 @@ class Reader:
             Damaged: it is something else; the reader stays in front of it.
         """
         how = codec(codec_name)
-        data = self._exactly(name, len(how.encode(wanted)))
+        data = self.ahead(name, len(how.encode(wanted)))
         if data != how.encode(wanted):
             raise self.mismatch(name, how.encode(wanted).hex(" "), data.hex(" "))
         self._keep(name, type or codec_name, codec_name, kind, len(data), wanted, meaning)
 
     def text(self, name: str, size: int, *, type: str = "text", kind: Kind | None = None) -> str:
         """Read `size` bytes of text."""
-        value = codec("text").decode(self._exactly(name, size))
+        value = codec("text").decode(self.ahead(name, size))
         assert isinstance(value, str)
         self._keep(name, type, "text", kind, size, value, "")
         return value
@@ -179,7 +193,7 @@ class Reader:
         """
         if size > _REF_BYTES:
             return self._ref(name, size, type, kind)
-        data = self._exactly(name, size)
+        data = self.ahead(name, size)
         if size > 0 and not data.strip(b"\0"):
             self._keep(name, type, f"zeros[{size}]", kind, size, None, "")
             return data
@@ -253,6 +267,15 @@ class Reader:
         last = self._levels[-1].pop()
         assert field is None or last is field
         self.offset = last.offset
+
+    def mark(self) -> tuple[int, int]:
+        """Note this place in the innermost open group, to come back to it."""
+        return self.offset, len(self._levels[-1])
+
+    def reset(self, mark: tuple[int, int]) -> None:
+        """Go back to a place noted in this group, and drop what was read since."""
+        self.offset, count = mark
+        del self._levels[-1][count:]
 
     def finish(self, name: str, type: str = "") -> Field:
         """Give all that was read as one group."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import weakref
 from collections.abc import Callable
 from typing import IO, Protocol
 
@@ -19,6 +20,8 @@ __all__ = ["BytesSource", "FileSource", "Source", "SpoolSource"]
 
 _CHUNK_BYTES = 1 << 20
 _HELD_BYTES = 8 << 20
+#: Zeros are left out of the temporary file in blocks of this size.
+_BLOCK_BYTES = 1 << 16
 
 
 class Source(Protocol):
@@ -60,7 +63,9 @@ class BytesSource:
 
     def read_at(self, offset: int, count: int) -> bytes:
         """Give up to `count` bytes from `offset`."""
-        start = max(offset - self._base, 0)
+        start = offset - self._base
+        if start < 0:
+            return b""
         return self._data[start : start + max(count, 0)]
 
     def drop(self, offset: int, count: int) -> None:
@@ -121,7 +126,12 @@ class SpoolSource:
         self._base = 0  # offset of the first held byte; all before it is in the file
         self._dropped: list[tuple[int, int]] = []  # sorted, disjoint
         self._file: IO[bytes] | None = None
+        self._finalizer: Callable[[], object] = lambda: None
         self._ended = False
+
+    def close(self) -> None:
+        """Give the temporary file back now, not only when the source is forgotten."""
+        self._finalizer()
 
     @property
     def known_size(self) -> int | None:
@@ -169,15 +179,17 @@ class SpoolSource:
         """Move the first `count` held bytes to the file, all but what was dropped."""
         if self._file is None:
             self._file = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as we do)
+            self._finalizer = weakref.finalize(self, self._file.close)
         position, end = self._base, self._base + count
         for start, stop in [*self._dropped, (end, end)]:
             keep_to = min(max(start, position), end)
             if keep_to > position:
                 piece = self._held[position - self._base : keep_to - self._base]
-                os.pwrite(self._file.fileno(), piece, position)
+                _write_sparse(self._file.fileno(), piece, position)
             position = min(max(position, stop), end)
         del self._held[:count]
         self._base += count
+        os.ftruncate(self._file.fileno(), self._base)
 
     def _from_file(self, offset: int, end: int) -> bytes:
         assert self._file is not None
@@ -188,3 +200,11 @@ class SpoolSource:
             # What is still held can be given, dropped or not.
             if start < end and offset < min(stop, self._base):
                 raise NotKept("guest pages of a pipe are not kept", offset=max(start, offset))
+
+
+def _write_sparse(fd: int, data: bytearray, offset: int) -> None:
+    """Write at `offset`, and leave holes for blocks of zeros."""
+    for start in range(0, len(data), _BLOCK_BYTES):
+        block = data[start : start + _BLOCK_BYTES]
+        if block.count(0) != len(block):
+            os.pwrite(fd, block, offset + start)

@@ -25,7 +25,7 @@ def read_command(reader: Reader) -> tuple[int, str, int]:
     have) and, for PACKAGED, how many bytes of embedded stream follow.
 
     Raises:
-        Truncated: the command, or the stream embedded in it, is cut.
+        Truncated: the command is cut (of the stream embedded in it nothing is read).
         Damaged: data that doesn't fit the command's length.
     """
     packaged = 0
@@ -46,7 +46,6 @@ def read_command(reader: Reader) -> tuple[int, str, int]:
             value = reader.siblings[-1]["length"].value
             assert isinstance(value, int)
             packaged = value
-            reader.require("packaged stream", packaged)
     return number, name, packaged
 
 

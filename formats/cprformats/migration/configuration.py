@@ -24,6 +24,10 @@ from cprformats.reader import Reader
 __all__ = ["read_configuration"]
 
 _PREFIX = b"configuration/"
+#: Machine types have names of 20 letters; a length of 4 GB is not one.
+_MAX_NAME_BYTES = 4096
+#: QEMU 11.1 has 27 capabilities, two of which are ever listed.
+_MAX_CAPABILITIES = 256
 
 
 def read_configuration(reader: Reader) -> Configuration:
@@ -31,6 +35,7 @@ def read_configuration(reader: Reader) -> Configuration:
 
     Raises:
         Truncated: it is cut.
+        Damaged: lengths or counts that no QEMU writes.
         Unsupported: a subsection of a name that QEMU 5.2 to 11.1 doesn't have.
     """
     bits: int | None = None
@@ -38,7 +43,10 @@ def read_configuration(reader: Reader) -> Configuration:
     uuid: str | None = None
     with reader.group("configuration", "configuration", Kind.CONFIGURATION):
         reader.number("type", "u8", meaning="section-type")
-        machine = reader.counted_text("name", "u32be")
+        size = reader.number("name_len", "u32be")
+        if size > _MAX_NAME_BYTES:
+            raise reader.mismatch("name_len", f"at most {_MAX_NAME_BYTES}", size)
+        machine = reader.text("name", size)
         while _subsection_here(reader):
             size = reader.peek(1, 1)[0]
             name = reader.peek(size, 2).decode("utf-8", "surrogateescape")
@@ -70,4 +78,6 @@ def _subsection_head(reader: Reader) -> None:
 
 def _capabilities(reader: Reader) -> tuple[str, ...]:
     count = reader.number("caps_count", "u32be")
+    if count > _MAX_CAPABILITIES:
+        raise reader.mismatch("caps_count", f"at most {_MAX_CAPABILITIES}", count)
     return tuple(reader.counted_text(f"capability[{index}]") for index in range(count))

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cprformats.codecs import codec
 from cprformats.errors import Damaged, FormatError, Unsupported
 from cprformats.fields import Field, Kind
+from cprformats.migration.elastic import Elastic
 from cprformats.migration.model import Located, Section
 from cprformats.migration.rules import find_handler, find_rule
 from cprformats.migration.version2 import read_record_head
@@ -27,7 +28,7 @@ from cprformats.migration.wire import SectionType
 from cprformats.reader import Reader
 from cprformats.source import Source
 
-__all__ = ["PRIMITIVES", "Decoder", "decode_frame", "decode_section"]
+__all__ = ["BY_SIZE", "PRIMITIVES", "Decoder", "decode_frame", "decode_section"]
 
 #: VMStateInfo names of plain values and how they lie on the wire. The "equal"
 #: and "le" ones differ in what a loader checks, not in their bytes.
@@ -52,15 +53,37 @@ PRIMITIVES = {
     "int64 equal": "u64be",
     "uint64 equal": "u64be",
     "float64": "u64be",
-    "fd": "i32be",
+    "CPU_Double_U": "u64be",
     "timer": "i64be",
 }
+#: VMStateInfo names of one unsigned integer whose width differs by target or
+#: release: registers of CPUs, and members that changed their width.
+#:
+#: Source: target/*/machine.c, target/*/cpu.c, hw/nvram/fw_cfg.c, eeprom93xx.c.
+# fmt: off
+BY_SIZE = frozenset({
+    "cpsr", "cpu/altivec/vscr", "eind", "fpcr", "fpr", "fpscr", "fpsr", "fsr",
+    "int32_as_uint16", "msr", "powered_off", "psr", "pstate64", "psw", "rampD", "rampX",
+    "rampY", "rampZ", "sr", "sreg", "uint16_from_uint8", "vsr", "xcc",
+})
+# fmt: on
+_UNSIGNED = {1: "u8", 2: "u16be", 4: "u32be", 8: "u64be"}
 
-#: An array longer than this stays in the file as bytes.
-_MAX_ARRAY_BYTES = 1 << 16
+#: An array longer than this is read in pieces.
+_MAX_ARRAY_BYTES = 1 << 18
 #: Leaves of one section; real ones stay below 100,000.
 _MAX_LEAVES = 400_000
 _MAX_NOTICES = 100
+#: Since 11.1 some arrays have a marker in front of every element.
+_POINTER_FOLLOWS = b"1"
+
+
+def _plain_codec(desc: FieldDesc) -> str | None:
+    """Give the codec of one element of a plain type, if it is one and has its size."""
+    if desc.type in BY_SIZE:
+        return _UNSIGNED.get(desc.size)
+    how = PRIMITIVES.get(desc.type)
+    return how if how is not None and codec(how).size == desc.size else None
 
 
 @dataclass(slots=True)
@@ -72,18 +95,28 @@ class Decoder:
         page_size: the target's, in bytes.
         machine: machine type name, or empty.
         notices: what did not fit, for people, with offsets.
+        elastic: reads arrays that are not as described, while that is tried.
+        misfit: whether a field was not as its rule wants it.
     """
 
     section: Section
     page_size: int = 4096
     machine: str = ""
     notices: list[str] = field(default_factory=list)
+    elastic: Elastic | None = None
+    misfit: bool = False
     _leaves: int = 0
 
     def vmsd(self, reader: Reader, desc: VmsdDesc) -> None:
         """Decode the fields and subsections of one description, in place."""
+        array, number = "", 0
         for item in desc.fields:
-            self.field(reader, item)
+            if not item.partial:
+                self.field(reader, item)
+                continue
+            if item.name != array:
+                array, number = item.name, 0
+            number += self._elements(reader, item, number)
         for sub in desc.subsections:
             self.subsection(reader, sub)
 
@@ -102,39 +135,66 @@ class Decoder:
     def field(self, reader: Reader, desc: FieldDesc) -> None:
         """Decode one field, or all elements of an array."""
         if desc.array_len is None:
-            name = desc.name if desc.index is None else f"{desc.name}[{desc.index}]"
-            self._one(reader, name, desc)
-        elif not self._bulk(reader, desc):
-            with reader.group(desc.name, desc.type):
-                for index in range(desc.array_len):
-                    self._one(reader, f"[{index}]", desc)
+            self._one(reader, desc.name, desc)
+        elif not self._bulk(reader, desc.name, desc):
+            self._elements(reader, desc, 0)
 
-    def _bulk(self, reader: Reader, desc: FieldDesc) -> bool:
-        """Read an array of plain values as one leaf, if it is one."""
-        how = PRIMITIVES.get(desc.type)
-        if how is None or desc.array_len == 0 or how == "bool":
+    def _elements(self, reader: Reader, desc: FieldDesc, number: int) -> int:
+        """Decode the elements of one entry, the first being `number`; say how many they are."""
+        if desc.is_marker and reader.peek(1) == _POINTER_FOLLOWS:
+            self._one(reader, f"{desc.name}[{number}]_marker", desc)
+            return 0
+        if self.elastic is not None and desc.struct is not None and not desc.partial:
+            self.elastic.array(self, reader, desc, desc.count)
+            return desc.count
+        for index in range(number, number + desc.count):
+            self._one(reader, f"{desc.name}[{index}]", desc)
+        return desc.count
+
+    def _bulk(self, reader: Reader, name: str, desc: FieldDesc) -> bool:
+        """Read an array of plain values as one leaf, if it is one; a huge one as several."""
+        how = _plain_codec(desc)
+        if how is None or not desc.count:
             return False
-        name = f"{how}[{desc.array_len}]"
-        if desc.wire_size > _MAX_ARRAY_BYTES or codec(how).size != desc.size:
-            return False
-        reader.take(desc.name, name, type=desc.type)
+        how = "u8" if how == "bool" else how
+        limit = _MAX_ARRAY_BYTES // desc.size
+        if desc.count <= limit:
+            reader.take(name, f"{how}[{desc.count}]", type=desc.type)
+            return True
+        with reader.group(name, desc.type):
+            for start in range(0, desc.count, limit):
+                count = min(limit, desc.count - start)
+                reader.take(f"[{start}]", f"{how}[{count}]", type=desc.type)
         return True
 
-    def _one(self, reader: Reader, name: str, desc: FieldDesc) -> None:
+    def count(self, reader: Reader) -> None:
+        """Count one more field, or record of a handler.
+
+        Raises:
+            Unsupported: there are more than any real section has.
+        """
         self._leaves += 1
         if self._leaves > _MAX_LEAVES:
             raise reader.error(Unsupported, f"a section of more than {_MAX_LEAVES} fields")
+
+    def _one(self, reader: Reader, name: str, desc: FieldDesc) -> None:
+        self.count(reader)
+        if desc.struct is None:
+            if not self._plain(reader, name, desc):
+                self._by_rule(reader, name, desc)
+            return
+        if desc.size == 1 and not desc.struct.fields and not desc.struct.subsections:
+            # Before 10.0 a NULL pointer is described as a struct of nothing.
+            self._by_rule(reader, name, replace(desc, type="nullptr"))
+            return
         end = reader.offset + desc.size
-        if desc.struct is not None:
-            with reader.group(name, desc.struct.vmsd_name):
-                self.vmsd(reader, desc.struct)
-            self._check_end(reader, name, end)
-        elif not self._plain(reader, name, desc):
-            self._by_rule(reader, name, desc)
+        with reader.group(name, desc.struct.vmsd_name):
+            self.vmsd(reader, desc.struct)
+        self._check_end(reader, name, end)
 
     def _plain(self, reader: Reader, name: str, desc: FieldDesc) -> bool:
-        how = PRIMITIVES.get(desc.type)
-        if how is None or codec(how).size != desc.size:
+        how = _plain_codec(desc)
+        if how is None:
             return False
         if how == "bool" and reader.peek(1) not in (b"\0", b"\1"):
             how = "u8"
@@ -148,17 +208,24 @@ class Decoder:
     def _by_rule(self, reader: Reader, name: str, desc: FieldDesc) -> None:
         rule = find_rule(desc.type, desc)
         if rule is None:
-            if desc.size:
-                self.notice(f"no rule for type {desc.type!r} of {name!r}", reader)
-            reader.blob(name, desc.size, type=desc.type, kind=Kind.RAW)
+            self._without_rule(reader, name, desc)
             return
         try:
             with self.bounded(reader, name, desc.type, desc.size):
                 rule(self, reader, desc)
         except Damaged as error:
             reader.rewind()
+            self.misfit = True
             self.notice(f"rule for type {desc.type!r} does not fit: {error}", reader)
             reader.blob(name, desc.size, type=desc.type, kind=Kind.RAW)
+
+    def _without_rule(self, reader: Reader, name: str, desc: FieldDesc) -> None:
+        if desc.size:
+            self.notice(f"no rule for type {desc.type!r} of {name!r}", reader)
+            reader.blob(name, desc.size, type=desc.type, kind=Kind.RAW)
+            return
+        with reader.group(name, desc.type):
+            pass  # described, but without a byte of its own
 
     @contextmanager
     def bounded(self, reader: Reader, name: str, type: str, size: int) -> Iterator[None]:
@@ -236,26 +303,52 @@ def _footer(reader: Reader, section: Section) -> None:
 
 def _body(reader: Reader, section: Section, decoder: Decoder) -> None:
     desc = section.description
-    described = desc is not None and not desc.old_style
-    handler = None if described else find_handler(section.idstr)
+    vmsd = None if desc is None or desc.old_style else desc.vmsd
+    handler = None if vmsd is not None else find_handler(section.idstr)
     outer, reader.end = reader.end, section.body_end
-    with reader.group("body", desc.vmsd.vmsd_name if desc is not None else section.idstr):
+    with reader.group("body", section.idstr if vmsd is None else vmsd.vmsd_name):
         try:
             if handler is not None:
                 handler(decoder, reader)
-            elif desc is not None and described:
-                decoder.vmsd(reader, desc.vmsd)
+            elif vmsd is not None:
+                _described(reader, section, decoder, vmsd)
         except FormatError as error:
             decoder.notice(f"decoding stops: {error}", reader)
-        _keep_rest(reader, section, decoder, has_rule=handler is not None or described)
+        _keep_rest(reader, section, decoder, has_rule=not (handler is None and vmsd is None))
     reader.end = outer
+
+
+def _described(reader: Reader, section: Section, decoder: Decoder, vmsd: VmsdDesc) -> None:
+    """Decode by the description; if that does not fit, try to read arrays by their data."""
+    start, said = reader.mark(), len(decoder.notices)
+    ways = (None, Elastic(nulls=False), Elastic(nulls=True))
+    for decoder.elastic in ways:
+        if _fits(reader, section, decoder, vmsd):
+            if decoder.elastic is not None:
+                decoder.notice("array elements differ in size and were read by their data", reader)
+            return
+        reader.reset(start)
+        del decoder.notices[said:]
+    decoder.elastic = None
+    decoder.vmsd(reader, vmsd)
+
+
+def _fits(reader: Reader, section: Section, decoder: Decoder, vmsd: VmsdDesc) -> bool:
+    decoder.misfit = False
+    try:
+        decoder.vmsd(reader, vmsd)
+    except FormatError:
+        return False
+    return reader.offset == section.body_end and not decoder.misfit
 
 
 def _keep_rest(reader: Reader, section: Section, decoder: Decoder, *, has_rule: bool) -> None:
     left = section.body_end - reader.offset
     if not left:
         return
-    if not has_rule:
+    if has_rule:
+        why = "they do not fit what is known of this section"
+    else:
         why = "no description" if section.description is None else "a hand-made function wrote it"
-        decoder.notice(f"{left} bytes kept raw: {why}", reader)
+    decoder.notice(f"{left} bytes kept raw: {why}", reader)
     reader.blob("rest" if reader.siblings else "data", left, kind=Kind.RAW)

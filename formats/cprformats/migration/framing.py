@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 
 from cprformats.errors import FormatError, Unsupported, WrongFormat
 from cprformats.fields import Field, Kind
@@ -19,16 +20,18 @@ from cprformats.migration.device import Decoder
 from cprformats.migration.locate import (
     FOOTER_SIZE,
     FoundVmDesc,
+    check_vmdesc,
     find_footer,
     find_vmdesc,
     follows_section,
+    load_vmdesc,
 )
 from cprformats.migration.model import Command, Configuration, Item, Located, Piece, Section
 from cprformats.migration.ram import RamContext, RamWalker
 from cprformats.migration.ramstats import RamCounter
 from cprformats.migration.rules import find_handler
 from cprformats.migration.version2 import read_records, read_total
-from cprformats.migration.vmdesc import MAX_VMDESC_BYTES, DeviceDesc, VmDesc, parse_vmdesc
+from cprformats.migration.vmdesc import MAX_VMDESC_BYTES, DeviceDesc, VmDesc
 from cprformats.migration.wire import FILE_HEADER, MAGIC, VERSION, VERSION_COMPAT, SectionType
 from cprformats.reader import Reader
 from cprformats.source import Source
@@ -38,8 +41,13 @@ __all__ = ["Framer"]
 #: Each item takes a few hundred bytes of memory; a day of live migration has
 #: fewer sections than this.
 _MAX_ITEMS = 250_000
+#: QEMU sends one stream inside the stream (postcopy) and none in that.
+_MAX_PACKAGES = 4
+_MAX_WARNINGS = 100
 #: The legacy minimum of most targets; others send target-page-bits or a vmdesc.
 _DEFAULT_PAGE_SIZE = 4096
+#: log2 of the smallest and the largest target page that makes sense.
+_PAGE_BITS = range(8, 21)
 
 
 class Framer:
@@ -54,7 +62,8 @@ class Framer:
     ) -> None:
         self.source = source
         self.offset = offset
-        self.limit = end
+        self.limit = end  # of the stream, or of the package that is being read
+        self._stream_end = end
         self.progress = progress
         self.version = VERSION
         self.configuration: Configuration | None = None
@@ -66,10 +75,12 @@ class Framer:
         self.warnings: list[str] = []
         self.error: FormatError | None = None
         self._found: FoundVmDesc | None = None
+        self._devices: dict[tuple[str, int], DeviceDesc] = {}
         self._searched = False
         self._ids: dict[int, Section] = {}
         self._block = ""
         self._count = 0
+        self._packages = 0
 
     def run(self) -> None:
         """Frame everything; damage behind the header is kept in `error`."""
@@ -106,10 +117,16 @@ class Framer:
         if self._searched or (only_if_known and self.source.known_size is None):
             return
         self._searched = True
-        end = self.source.size() if self.limit is None else min(self.limit, self.source.size())
+        size = self.source.size()
+        end = size if self._stream_end is None else min(self._stream_end, size)
         self._found = find_vmdesc(self.source, self.offset, end)
-        if self._found is not None and self._found.vmdesc.page_size:
-            self._set(page_size=self._found.vmdesc.page_size)
+        if self._found is None:
+            return
+        for device in reversed(self._found.vmdesc.devices):
+            self._devices[device.name, device.instance_id] = device
+        page_size = self._found.vmdesc.page_size
+        if page_size.bit_count() == 1 and page_size.bit_length() - 1 in _PAGE_BITS:
+            self._set(page_size=page_size)
 
     def _configuration(self) -> None:
         reader = self._reader()
@@ -117,7 +134,7 @@ class Framer:
         self._piece("configuration", reader.finish("configuration").children[0])
         bits = self.configuration.target_page_bits
         capabilities = self.configuration.capabilities
-        if bits is not None and 9 <= bits <= 20:
+        if bits is not None and bits in _PAGE_BITS:
             self._set(page_size=1 << bits)
         self._set(
             ignore_shared="x-ignore-shared" in capabilities,
@@ -134,6 +151,7 @@ class Framer:
         self._piece("total_len", reader.finish("total_len").children[0])
         self.footers = False
         for section in read_records(self._reader(), total):
+            self._count_item()
             self.items.append(section)
             self.offset = section.end
         self._padding()
@@ -150,12 +168,17 @@ class Framer:
                 raise self._reader().truncated("stream", 1, 0)
             if kind[0] == SectionType.EOF and items is self.items:
                 return
-            self._count += 1
-            if self._count > _MAX_ITEMS:
-                raise self._reader().error(Unsupported, f"more than {_MAX_ITEMS} sections")
+            if kind[0] == SectionType.EOF:
+                raise self._reader().damaged("EOF inside a packaged stream")
+            self._count_item()
             self._part(kind[0], items)
             if self.progress is not None:
                 self.progress(self.offset)
+
+    def _count_item(self) -> None:
+        self._count += 1
+        if self._count > _MAX_ITEMS:
+            raise self._reader().error(Unsupported, f"more than {_MAX_ITEMS} sections")
 
     def _part(self, kind: int, items: list[Item]) -> None:
         if kind == SectionType.CONFIGURATION and self.configuration is None:
@@ -175,14 +198,28 @@ class Framer:
         number, name, packaged = read_command(reader)
         field = reader.finish("command").children[0]
         self.offset = reader.offset
-        inner: list[Item] = []
         if name == "POSTCOPY_ADVISE" and field.size > FOOTER_SIZE:
             self._set(postcopy=True)
-        items.append(Command(number, name, field.offset, field.size + packaged, field))
-        if packaged:
-            self._parts(inner, field.end + packaged)
-            size = field.size + packaged
-            items[-1] = Command(number, name, field.offset, size, field, tuple(inner))
+        size = field.size + packaged
+        command = Command(number, name, field.offset, size, self.source)
+        items.append(command)
+        if not packaged:
+            return
+        inner: list[Item] = []
+        try:
+            self._package(inner, field.end + packaged)
+        finally:
+            items[-1] = replace(command, inner=tuple(inner))
+
+    def _package(self, items: list[Item], end: int) -> None:
+        """Read the stream inside PACKAGED; nothing in it reaches behind its end."""
+        if self._packages == _MAX_PACKAGES:
+            raise self._reader().error(Unsupported, f"more than {_MAX_PACKAGES} nested packages")
+        outer, self.limit = self.limit, end
+        self._packages += 1
+        self._parts(items, end)
+        self._packages -= 1
+        self.limit = outer
 
     # -- sections ---------------------------------------------------------------
 
@@ -207,7 +244,7 @@ class Framer:
         section_id = reader.number("section_id", "u32be")
         start = self._ids.get(section_id)
         if start is None:
-            known = ", ".join(map(str, self._ids)) or "none"
+            known = ", ".join(map(str, islice(self._ids, 10))) or "none"
             raise reader.mismatch(
                 f"section id of {kind.name}", f"one that a START opened ({known})", section_id
             )
@@ -232,7 +269,7 @@ class Framer:
     def _ram_body(self, head: Section) -> int:
         self.ram.entry_block[head.offset] = self._block
         walker = RamWalker(
-            self.source, head.body_offset, self.context, self.ram.blocks, self._block
+            self.source, head.body_offset, self.context, self.ram.blocks, self._block, self.limit
         )
         for part in walker.parts():
             self.ram.add(part)
@@ -243,9 +280,7 @@ class Framer:
 
     def _device_body(self, head: Section) -> tuple[int, Located, DeviceDesc | None]:
         self._search_vmdesc()
-        desc = None
-        if self._found is not None:
-            desc = self._found.vmdesc.device(head.idstr, head.instance_id)
+        desc = self._devices.get((head.idstr, head.instance_id))
         if desc is not None and head.type is SectionType.FULL:
             end = head.body_offset + desc.vmsd.wire_size
             if self._plausible_end(head, end):
@@ -263,7 +298,15 @@ class Framer:
     def _plausible_end(self, head: Section, end: int) -> bool:
         if self.footers is not False and self._is_footer(head, end):
             return True
-        return self.footers is not True and follows_section(self.source, end, self.limit)
+        if self.footers is True or self._is_false_eof(end):
+            return False
+        return follows_section(self.source, end, self.limit)
+
+    def _is_false_eof(self, offset: int) -> bool:
+        """Zeros are everywhere; the EOF is where the description was found behind it."""
+        if self._found is None or offset == self._found.offset - 1:
+            return False
+        return self.source.read_at(offset, 1) == bytes([SectionType.EOF])
 
     def _self_describing(self, head: Section) -> int | None:
         handler = find_handler(head.idstr)
@@ -281,14 +324,14 @@ class Framer:
         reader = self._reader()
         end = self.source.size() if self.limit is None else min(self.limit, self.source.size())
         found = self._found
-        end = found.offset - 1 if found is not None else end
+        end = min(end, found.offset - 1) if found is not None else end
         if self.footers:
             raise reader.damaged(
                 f"section {head.name}: expected its footer (7e and id {head.section_id}), "
                 "found none in the rest of the stream",
                 head.offset,
             )
-        self.warnings.append(
+        self._warn(
             f"{head.name}: neither description nor footer; {end - head.body_offset} bytes "
             f"to the end of the stream are in it, at {head.offset:#x}"
         )
@@ -296,7 +339,7 @@ class Framer:
 
     def _warn_of_size(self, head: Section, desc: DeviceDesc | None, end: int) -> None:
         if desc is not None and head.type is SectionType.FULL:
-            self.warnings.append(
+            self._warn(
                 f"{head.name}: description gives {desc.vmsd.wire_size} bytes, the footer "
                 f"stands after {end - head.body_offset}, at {head.offset:#x}"
             )
@@ -348,13 +391,14 @@ class Framer:
                 raise reader.error(
                     Unsupported, f"vmdesc: expected at most {MAX_VMDESC_BYTES}, found {size}"
                 )
+            check_vmdesc(reader.ahead("json", size), reader.offset)
             text = reader.text("json", size, type="json")
         field = reader.finish("vmdesc").children[0]
         self._piece("vmdesc", field)
         if self._found is not None and self._found.offset == field.offset:
             self.vmdesc = self._found.vmdesc
         else:
-            self.vmdesc = parse_vmdesc(text, field.offset + FOOTER_SIZE)
+            self.vmdesc = load_vmdesc(text, field.offset + FOOTER_SIZE)
 
     def _padding(self) -> None:
         """Zeros behind the stream are padding; anything else is said."""
@@ -362,14 +406,19 @@ class Framer:
         left = reader.remaining
         if not left:
             return
+        end = self.offset + left
         only_zeros = all(
-            not self.source.read_at(at, min(1 << 20, left)).strip(b"\0")
-            for at in range(self.offset, self.offset + left, 1 << 20)
+            not self.source.read_at(at, min(1 << 20, end - at)).strip(b"\0")
+            for at in range(self.offset, end, 1 << 20)
         )
         if not only_zeros:
-            self.warnings.append(f"{left} bytes behind the stream, at {self.offset:#x}")
+            self._warn(f"{left} bytes behind the stream, at {self.offset:#x}")
         reader.blob("padding", left, kind=Kind.PADDING if only_zeros else Kind.UNKNOWN)
         self._piece("padding", reader.finish("padding").children[0])
+
+    def _warn(self, message: str) -> None:
+        if len(self.warnings) < _MAX_WARNINGS:
+            self.warnings.append(message)
 
     def _piece(self, name: str, field: Field) -> None:
         self.items.append(Piece(name, field))

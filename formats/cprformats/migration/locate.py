@@ -14,14 +14,23 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cprformats.errors import FormatError
+from cprformats.errors import Damaged, FormatError, Unsupported
 from cprformats.migration.vmdesc import MAX_VMDESC_BYTES, VmDesc, parse_vmdesc
 from cprformats.migration.wire import COMMANDS, SectionType
 from cprformats.source import Source
 
-__all__ = ["FOOTER_SIZE", "FoundVmDesc", "find_footer", "find_vmdesc", "follows_section"]
+__all__ = [
+    "FOOTER_SIZE",
+    "FoundVmDesc",
+    "check_vmdesc",
+    "find_footer",
+    "find_vmdesc",
+    "follows_section",
+    "load_vmdesc",
+]
 
 FOOTER_SIZE = 5
+_FIRST_CHUNK_BYTES = 1 << 10
 _CHUNK_BYTES = 1 << 20
 #: Descriptions of machines with thousands of objects stay below 20 MB.
 _SEARCH_BYTES = 64 << 20
@@ -58,7 +67,7 @@ def find_vmdesc(source: Source, start: int, end: int) -> FoundVmDesc | None:
     upper, tried = end, 0
     while upper > lowest:
         lower = max(lowest, upper - _CHUNK_BYTES)
-        # Seven bytes more, for a match that the cut goes through.
+        # Six bytes more, for a match that the cut goes through.
         chunk = source.read_at(lower, min(upper - lower + 6, end - lower))
         for match in reversed(list(_VMDESC_START.finditer(chunk))):
             offset, size = lower + match.start() + 1, int.from_bytes(match[1])
@@ -81,12 +90,39 @@ def _parsed(source: Source, offset: int, size: int) -> FoundVmDesc | None:
     text_at = offset + 5
     if size > MAX_VMDESC_BYTES:
         return None
-    text = source.read_at(text_at, size).decode("utf-8", "surrogateescape")
+    data = source.read_at(text_at, size)
     try:
-        vmdesc = parse_vmdesc(text, text_at)
+        check_vmdesc(data, text_at)
+        text = data.decode("utf-8", "surrogateescape")
+        return FoundVmDesc(offset, size, load_vmdesc(text, text_at))
     except FormatError:
         return None
-    return FoundVmDesc(offset, size, vmdesc)
+
+
+def check_vmdesc(data: bytes, offset: int) -> None:
+    """Refuse a text that would take too much memory once it is a string.
+
+    Raises:
+        Unsupported: it is too long; where it is not ASCII, characters take four bytes.
+    """
+    most = MAX_VMDESC_BYTES if data.isascii() else MAX_VMDESC_BYTES // 8
+    if len(data) > most:
+        raise Unsupported(
+            f"size: expected at most {most}, found {len(data)}", offset=offset, path=("vmdesc",)
+        )
+
+
+def load_vmdesc(text: str, offset: int) -> VmDesc:
+    """Parse the text of a description that stands at `offset`.
+
+    Raises:
+        FormatError: see `parse_vmdesc`.
+        Damaged: it nests deeper than this can follow.
+    """
+    try:
+        return parse_vmdesc(text, offset)
+    except RecursionError as error:
+        raise Damaged("nested too deep", offset=offset, path=("vmdesc",)) from error
 
 
 def find_footer(source: Source, start: int, end: int | None, section_id: int) -> int | None:
@@ -95,7 +131,10 @@ def find_footer(source: Source, start: int, end: int | None, section_id: int) ->
     Gives the footer's offset, or None where none stands before `end`.
     """
     needle = bytes([SectionType.FOOTER]) + section_id.to_bytes(4)
-    for number, offset in enumerate(_occurrences(source, start, end, needle)):
+    # The type byte that may follow is in the pattern, or a body full of footers
+    # would take one read for each.
+    pattern = re.compile(re.escape(needle) + rb"(?=[\x00-\x04\x08]|\Z)", re.DOTALL)
+    for number, offset in enumerate(_occurrences(source, start, end, pattern)):
         if follows_section(source, offset + FOOTER_SIZE, end):
             return offset
         if number == _MAX_FALSE_FOOTERS:
@@ -103,18 +142,21 @@ def find_footer(source: Source, start: int, end: int | None, section_id: int) ->
     return None
 
 
-def _occurrences(source: Source, start: int, end: int | None, needle: bytes) -> Iterator[int]:
+def _occurrences(
+    source: Source, start: int, end: int | None, pattern: re.Pattern[bytes]
+) -> Iterator[int]:
     position, stop = start, start + _SECTION_BYTES
     stop = stop if end is None else min(stop, end)
+    size = _FIRST_CHUNK_BYTES  # most sections are small, and there may be many
     while position < stop:
-        chunk = source.read_at(position, min(_CHUNK_BYTES, stop - position))
-        hit = chunk.find(needle)
-        while hit >= 0:
-            yield position + hit
-            hit = chunk.find(needle, hit + 1)
-        if len(chunk) < _CHUNK_BYTES:
+        wanted = min(size, stop - position)
+        chunk = source.read_at(position, wanted)
+        yield from (position + match.start() for match in pattern.finditer(chunk))
+        if len(chunk) < wanted or position + wanted == stop:
             return
-        position += len(chunk) - len(needle) + 1
+        # What a cut may split comes again in front of the next piece.
+        position += len(chunk) - FOOTER_SIZE
+        size = min(2 * size, _CHUNK_BYTES)
 
 
 def follows_section(source: Source, offset: int, end: int | None) -> bool:
@@ -129,14 +171,18 @@ def follows_section(source: Source, offset: int, end: int | None) -> bool:
     if kind in (SectionType.START, SectionType.FULL):
         return _is_head(data)
     if kind in (SectionType.PART, SectionType.END):
-        return len(data) >= 5 and int.from_bytes(data[1:5]) < 1 << 20
+        return _is_small_id(data)
     if kind == SectionType.COMMAND:
-        return len(data) >= 5 and int.from_bytes(data[1:3]) in COMMANDS
+        return len(data) < 3 or int.from_bytes(data[1:3]) in COMMANDS
     return False
 
 
 def _is_head(data: bytes) -> bool:
-    if len(data) < 7 or int.from_bytes(data[1:5]) >= 1 << 20:
-        return False
-    idstr = data[6 : 6 + data[5]]
-    return len(idstr) == data[5] > 0 and all(0x20 <= byte < 0x7F for byte in idstr)
+    """Check a head of START or FULL; one that the end of the data cuts may be one."""
+    if not _is_small_id(data) or len(data) < 6:
+        return _is_small_id(data)
+    return data[5] > 0 and all(0x20 <= byte < 0x7F for byte in data[6 : 6 + data[5]])
+
+
+def _is_small_id(data: bytes) -> bool:
+    return int.from_bytes(data[1:5].ljust(4, b"\0")) < 1 << 20

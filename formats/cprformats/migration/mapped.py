@@ -22,10 +22,12 @@ from cprformats.fields import Kind
 from cprformats.layout import read_record
 from cprformats.migration.wire import MAPPED_RAM_HEADER
 from cprformats.reader import Reader
+from cprformats.source import Source
 
 __all__ = ["MappedRam", "read_mapped"]
 
 _LONG_BITS = 64
+_PIECE_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +46,13 @@ class MappedRam:
     bitmap_size: int
     pages_offset: int
 
-    def present(self, bitmap: bytes) -> int:
+    def present(self, source: Source) -> int:
         """Count the pages that the bitmap marks."""
-        return int.from_bytes(bitmap, "little").bit_count()
+        end = self.bitmap_offset + self.bitmap_size
+        return sum(
+            int.from_bytes(source.read_at(at, min(_PIECE_BYTES, end - at))).bit_count()
+            for at in range(self.bitmap_offset, end, _PIECE_BYTES)
+        )
 
 
 def read_mapped(reader: Reader, used_length: int) -> MappedRam:

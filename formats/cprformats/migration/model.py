@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from cprformats.fields import Field
+from cprformats.migration.commands import read_command
 from cprformats.migration.vmdesc import DeviceDesc
 from cprformats.migration.wire import SectionType
+from cprformats.reader import Reader
+from cprformats.source import Source
 
 __all__ = ["Command", "Configuration", "Item", "Located", "Piece", "Section"]
 
@@ -110,7 +113,7 @@ class Command:
         name: QEMU's name of it, or ``UNKNOWN``.
         offset: of the type byte.
         size: in bytes, with an embedded stream.
-        field: the command decoded; for PACKAGED only its head.
+        source: the bytes; there may be many commands, so they are decoded when asked for.
         inner: for PACKAGED, what the embedded stream holds.
     """
 
@@ -118,8 +121,15 @@ class Command:
     name: str
     offset: int
     size: int
-    field: Field
+    source: Source
     inner: tuple[Item, ...] = ()
+
+    @property
+    def field(self) -> Field:
+        """The command decoded; for PACKAGED only its head."""
+        reader = Reader(self.source, self.offset, self.offset + self.size)
+        read_command(reader)
+        return reader.finish("command").children[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,9 +25,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 
 from cprformats.codecs import DataRef
-from cprformats.errors import Damaged, FormatError, Truncated
+from cprformats.errors import Damaged, FormatError, Truncated, Unsupported
 from cprformats.fields import Field, Kind
 from cprformats.migration.mapped import MappedRam, read_mapped
 from cprformats.migration.wire import RamFlag
@@ -48,6 +49,8 @@ __all__ = [
 
 _WINDOW_BYTES = 4 << 20
 _PAGES_PER_GROUP = 1024
+#: A guest with thousands of hotplugged DIMMs and devices stays below.
+_MAX_BLOCKS = 16_384
 
 
 class PageKind(StrEnum):
@@ -165,6 +168,7 @@ class RamWalker:
         context: see `RamContext`.
         blocks: the blocks known so far, by idstr; a block list adds to it.
         block: the name that CONTINUE stands for at the beginning.
+        end: where the data that the body may take ends; None for the source's end.
     """
 
     def __init__(
@@ -174,12 +178,14 @@ class RamWalker:
         context: RamContext,
         blocks: dict[str, RamBlock],
         block: str = "",
+        end: int | None = None,
     ) -> None:
         self.source = source
         self.offset = offset
         self.context = context
         self.blocks = blocks
         self.block = block
+        self.end = end
         self._window = b""
         self._window_offset = offset
 
@@ -220,6 +226,8 @@ class RamWalker:
         listed = 0
         reader.number("total_size", "u64be", meaning="ram-flags")
         while listed < total:
+            if len(found) == _MAX_BLOCKS:
+                raise reader.error(Unsupported, f"more than {_MAX_BLOCKS} RAMBlocks")
             found.append(self._block_entry(reader))
             listed += found[-1].used_length
         if listed != total:
@@ -227,6 +235,8 @@ class RamWalker:
         self.offset = self._window_offset = reader.offset
         self._window = b""
         self.blocks.update((block.idstr, block) for block in found)
+        if len(self.blocks) > _MAX_BLOCKS:
+            raise reader.error(Unsupported, f"more than {_MAX_BLOCKS} RAMBlocks")
         return RamBlocks(tuple(found), reader.finish("blocks", "MEM_SIZE"))
 
     def _block_entry(self, reader: Reader) -> RamBlock:
@@ -277,7 +287,7 @@ class RamWalker:
     def _known_block(self) -> RamBlock:
         block = self.blocks.get(self.block)
         if block is None:
-            known = ", ".join(self.blocks) or "none"
+            known = ", ".join(islice(self.blocks, 10)) or "none"
             raise self._error(f"unknown RAMBlock {self.block!r}; listed: {known}")
         return block
 
@@ -330,7 +340,10 @@ class RamWalker:
         done = self.offset - self._window_offset
         if done > 0:
             self.source.drop(self._window_offset, done)
-        self._window = self.source.read_at(self.offset, max(_WINDOW_BYTES, need))
+        count = max(_WINDOW_BYTES, need)
+        if self.end is not None:
+            count = min(count, self.end - self.offset)
+        self._window = self.source.read_at(self.offset, count)
         self._window_offset = self.offset
         return len(self._window) >= need
 
@@ -354,7 +367,7 @@ class RamWalker:
         self.offset += count
 
     def _reader(self, kind: Kind) -> Reader:
-        return Reader(self.source, self.offset, path=self._path(), kind=kind)
+        return Reader(self.source, self.offset, self.end, path=self._path(), kind=kind)
 
     def _path(self) -> tuple[str, ...]:
         return ("ram", self.block) if self.block else ("ram",)

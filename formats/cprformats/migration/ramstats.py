@@ -95,7 +95,7 @@ class RamCounter:
         mapped = block.mapped
         if mapped is None or not mapped.pages_offset:
             return
-        present = mapped.present(self.source.read_at(mapped.bitmap_offset, mapped.bitmap_size))
+        present = mapped.present(self.source)
         pages = -(-block.used_length // mapped.page_size)
         counts = {PageKind.DATA: present, PageKind.ZERO: max(pages - present, 0)}
         self._pages[block.idstr] = Counter(counts)

@@ -13,13 +13,20 @@ Source: QEMU migration/vmstate.c (vmsd_desc_field_start, vmstate_save_state_v),
 savevm.c (vmstate_save), vmstate-types.c (put_qtailq, put_gtree, put_tmp).
 `size` is of one element. Keys may repeat in one object, so the JSON is read
 pair by pair and never as a dictionary.
+
+An array comes as one entry (``array_len``), or as an entry per element or per
+run of NULL and other pointers. Whether such entries carry ``index``, all but
+the last or none, and what ``array_len`` says of a NULL, depends on the release;
+that they stand side by side with the same name does not. So the model goes by
+the names alone: see `_settle`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 from cprformats.errors import Damaged, Unsupported
 
@@ -29,9 +36,12 @@ __all__ = ["MAX_VMDESC_BYTES", "DeviceDesc", "FieldDesc", "VmDesc", "VmsdDesc", 
 _MAX_DEPTH = 64
 #: 256 CPUs and hundreds of devices make about 8 MB. Parsed JSON takes many times
 #: its text in memory, the more so the smaller its parts: so their number is bounded too.
-MAX_VMDESC_BYTES = 32 << 20
-_MAX_CONTAINERS = 300_000
-_MAX_VALUES = 1_500_000
+MAX_VMDESC_BYTES = 16 << 20
+_MAX_CONTAINERS = 250_000
+_MAX_VALUES = 600_000
+
+#: 10.0 and 10.2; 11.1.
+_MARKERS = ("nullptr", "ptr-marker")
 
 Json = object
 Pairs = list[tuple[str, Json]]
@@ -45,8 +55,8 @@ class FieldDesc:
         name: as in the VMStateField, with QEMU's ``[n]`` where names repeat.
         type: VMStateInfo name, or ``struct`` and the like.
         size: bytes of one element on the wire.
-        array_len: elements, where the description has the array in one entry.
-        index: element number, where it has one entry per element.
+        array_len: elements in this entry; None where it is a single one.
+        partial: whether the entries beside it belong to the same array.
         struct: the nested description of a VMS_STRUCT.
         inline: descriptions written straight into the field: one for a
             VMS_VSTRUCT or ``tmp``, one per element for lists and trees.
@@ -56,14 +66,24 @@ class FieldDesc:
     type: str
     size: int
     array_len: int | None = None
-    index: int | None = None
+    partial: bool = False
     struct: VmsdDesc | None = None
     inline: tuple[VmsdDesc, ...] = ()
 
     @property
+    def count(self) -> int:
+        """Elements in this entry."""
+        return 1 if self.array_len is None else self.array_len
+
+    @property
     def wire_size(self) -> int:
-        """Bytes of all elements."""
-        return self.size * (1 if self.array_len is None else self.array_len)
+        """Bytes of all elements, if they are all as long as the first."""
+        return self.size * self.count
+
+    @property
+    def is_marker(self) -> bool:
+        """Say whether it is the byte that stands for a pointer (named since 10.0)."""
+        return self.type in _MARKERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +111,8 @@ class VmsdDesc:
     @property
     def head_size(self) -> int:
         """Bytes of the head that it has as a subsection: type, length, name, version."""
-        return 6 + len(self.vmsd_name.encode())
+        # "\\ud800" in JSON is no byte of the wire; any size does for such a name.
+        return 6 + len(self.vmsd_name.encode("utf-8", "surrogatepass"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +224,7 @@ class _Builder:
     def fields(self, value: Json) -> tuple[FieldDesc, ...]:
         if len(self.path) > _MAX_DEPTH:
             raise self.bad("nesting", f"at most {_MAX_DEPTH} levels", len(self.path))
-        return tuple(self.field(item) for item in self.items(value, "fields"))
+        return _settled([self.field(item) for item in self.items(value, "fields")])
 
     def field(self, value: Json) -> FieldDesc:
         pairs = self.pairs(value, "field")
@@ -214,7 +235,7 @@ class _Builder:
             self.text(keys.get("type", ""), "type"),
             self.count(keys.get("size"), "size"),
             self.count(keys["array_len"], "array_len") if "array_len" in keys else None,
-            self.count(keys["index"], "index") if "index" in keys else None,
+            "index" in keys,
             self.vmsd(keys["struct"], "struct") if "struct" in keys else None,
             tuple(self.vmsds(pairs)),
         )
@@ -225,11 +246,58 @@ class _Builder:
         keys = dict(self.pairs(value, "device"))
         name = self.text(keys.get("name"), "name")
         self.path.append(name)
-        made = DeviceDesc(
-            name, self.count(keys.get("instance_id"), "instance_id"), self.vmsd(value, "device")
-        )
+        instance = keys.get("instance_id")
+        if isinstance(instance, int) and -(1 << 31) <= instance < 0:
+            # QEMU prints the 32 bits of the wire as a signed number.
+            instance += 1 << 32
+        made = DeviceDesc(name, self.count(instance, "instance_id"), self.vmsd(value, "device"))
         self.path.pop()
         return made
+
+
+def _settled(fields: list[FieldDesc]) -> tuple[FieldDesc, ...]:
+    """Bring the ways of releases to describe an array into one form."""
+    made: list[FieldDesc] = []
+    for _, group in groupby(fields, key=lambda field: field.name):
+        entries = list(group)
+        made += entries if len(entries) == 1 else _settle(entries)
+    return tuple(made)
+
+
+def _settle(entries: list[FieldDesc]) -> list[FieldDesc]:
+    """Settle the entries of one array.
+
+    Plain values become one entry with ``array_len``; of the rest, each gets
+    the number of elements that it really stands for.
+
+    Source: QEMU migration/vmstate.c (vmstate_save_state_v), 5.2 to 11.1.
+    """
+    first = entries[0]
+    if all(_same_plain(first, entry) for entry in entries):
+        return [replace(first, array_len=len(entries), partial=False)]
+    settled = [
+        replace(
+            entry, partial=True, array_len=None if _counts_one(entries, at) else entry.array_len
+        )
+        for at, entry in enumerate(entries)
+    ]
+    # The first run of an array of pointers is never cut at the first NULL.
+    later = sum(entry.count for entry in settled[1:])
+    if settled[0].count > later and not first.is_marker and settled[1].is_marker:
+        settled[0] = replace(settled[0], array_len=settled[0].count - later)
+    return settled
+
+
+def _same_plain(first: FieldDesc, entry: FieldDesc) -> bool:
+    plain = entry.array_len is None and entry.struct is None and not entry.inline
+    same = entry.type == first.type and entry.size == first.size
+    return plain and same and not entry.is_marker
+
+
+def _counts_one(entries: list[FieldDesc], at: int) -> bool:
+    """A NULL with a NULL beside it is one element, whatever ``array_len`` says (10.0)."""
+    beside = (entries[i] for i in (at - 1, at + 1) if 0 <= i < len(entries))
+    return entries[at].is_marker and any(entry.is_marker for entry in beside)
 
 
 class _Object:
@@ -257,7 +325,8 @@ def parse_vmdesc(text: str, offset: int) -> VmDesc:
             offset=offset,
         )
     try:
-        top: Json = json.loads(text, object_pairs_hook=_Object)
+        # 5.2 writes strings as they are: control characters are not escaped.
+        top: Json = json.loads(text, object_pairs_hook=_Object, strict=False)
     except (ValueError, RecursionError) as error:
         raise Damaged(f"no valid JSON: {error}", offset=offset, path=("vmdesc",)) from error
     build = _Builder(offset)

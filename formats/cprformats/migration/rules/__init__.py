@@ -12,7 +12,7 @@ from collections.abc import Callable
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cprformats.migration.device import Decoder
@@ -35,16 +35,52 @@ RULES: dict[str, str] = {
     "gtree": "generic:gtree",
     "nullptr": "generic:null_marker",
     "ptr-marker": "generic:null_marker",
+    "pci config": "pci:config",
+    "pci irq state": "pci:irq_state",
+    "msix state": "pci:msix",
+    "shpc": "pci:shpc",
+    "virtio": "virtio:virtio",
+    "virtio-gpu": "virtio_gpu:resources",
+    "blob": "virtio_gpu:blob",
+    "virtio-fs back-end state": "virtio_devices:backend",
+    "GByteArray": "devices:byte_array",
+    "fd": "devices:file_descriptor",
+    "scsi-requests": "scsi:requests",
+    "usb-redir-bufpq": "devices:usb_packets",
+    "usb-redir-packet-id-q": "devices:usb_packet_ids",
+    "usb-redir-parser": "devices:usb_parser",
+    "vdagent/cbinfos": "generic:inline",
+    "avr": "cpu:pair",
+    "fpr": "cpu:pair",
+    "irqs": "cpu:flic_irqs",
+    "octeon_llm_tree": "cpu:llm_tree",
+    "slbe": "cpu:slb_entry",
+    "tlb entry": "cpu:hppa_tlb",
+    "tlb_entry": "cpu:mips_tlb",
 }
 
 #: Pattern of the section's idstr -> "module:function" below this package.
-HANDLERS: dict[str, str] = {}
+HANDLERS: dict[str, str] = {
+    "block": "handlers_block:block",
+    "dirty-bitmap": "handlers_block:dirty_bitmap",
+    "s390-skeys": "handlers_arch:skeys",
+    "s390-storage_attributes": "handlers_arch:storage_attributes",
+    "slirp": "handlers_slirp:slirp",
+    "spapr/htab": "handlers_arch:htab",
+    "todclock": "handlers_arch:todclock",
+    "vfio": "handlers_vfio:vfio",
+    "*/vfio": "handlers_vfio:vfio",
+    "virtio-*": "virtio:section",
+    "*/virtio-*": "virtio:section",
+    "vhost-user-*": "virtio:section",
+    "*/vhost-user-*": "virtio:section",
+}
 
 
 @cache
-def _load(where: str) -> Callable[..., None]:
+def _load(where: str) -> Callable[..., Any]:
     module, function = where.split(":")
-    found: Callable[..., None] = getattr(import_module(f"{__name__}.{module}"), function)
+    found: Callable[..., Any] = getattr(import_module(f"{__name__}.{module}"), function)
     return found
 
 
@@ -67,4 +103,5 @@ def find_handler(idstr: str) -> Handler | None:
     for pattern, where in HANDLERS.items():
         if fnmatchcase(idstr, pattern):
             return _load(where)
-    return None
+    known: bool = _load("builtin:is_known")(idstr)
+    return _load("builtin:builtin") if known else None

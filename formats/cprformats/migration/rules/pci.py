@@ -42,7 +42,9 @@ if TYPE_CHECKING:
     from cprformats.migration.device import Decoder
 
 __all__ = [
+    "CONFIG_SIZE",
     "config",
+    "config_size",
     "irq_state",
     "msix",
     "msix_vectors",
@@ -166,7 +168,7 @@ _Place = tuple[int, Capability, tuple[Register, ...]]
 _LEGACY_HEAD = (Register("id", "u8", "pci-capability"), Register("next", "u8"))
 _EXTENDED_HEAD = (
     Register("id", "u16le", "pci-extended-capability"),
-    Register("version_next", "u16le", "pci-capability-link"),
+    Register("version_next", "u16le", "pci-capability-next"),
 )
 
 
@@ -196,7 +198,7 @@ def _extended(data: bytes, taken: bytearray) -> Iterator[_Place]:
 
 
 def _unnamed(what: str, number: int) -> Capability:
-    return Capability(f"{what}_{number:02x}", lambda data: ())
+    return Capability(f"{what}_{number:02x}", lambda _: ())
 
 
 def _header(data: bytes) -> tuple[Register, ...]:
@@ -247,7 +249,7 @@ def read_pci_device(decoder: Decoder, reader: Reader) -> bytes:
         Damaged: neither size leads to interrupt levels.
     """
     reader.number("version_id", "i32be", type="int32 le")
-    size = _config_size(reader)
+    size = config_size(reader)
     with reader.group("config", "pci config"):
         data = read_pci_config(reader, size)
     with reader.group("irq_state", "pci irq state"):
@@ -255,7 +257,13 @@ def read_pci_device(decoder: Decoder, reader: Reader) -> bytes:
     return data
 
 
-def _config_size(reader: Reader) -> int:
+def config_size(reader: Reader) -> int:
+    """Tell the size of the configuration space that begins here, 256 or 4096 bytes.
+
+    Raises:
+        Truncated: it is cut.
+        Damaged: neither size leads to interrupt levels.
+    """
     legacy = reader.peek(CONFIG_SIZE)
     if len(legacy) < CONFIG_SIZE:
         raise reader.truncated("configuration space", CONFIG_SIZE, len(legacy))

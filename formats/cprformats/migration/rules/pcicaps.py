@@ -58,7 +58,7 @@ def _registers(text: str) -> tuple[Register, ...]:
 
 def _fixed(name: str, text: str) -> Capability:
     registers = _registers(text)
-    return Capability(name, lambda data: registers)
+    return Capability(name, lambda _: registers)
 
 
 def _u16(data: bytes, offset: int) -> int:
@@ -113,7 +113,7 @@ def _express(data: bytes) -> tuple[Register, ...]:
 
 
 #: What follows the length of a virtio capability, by its cfg_type.
-_VIRTIO = "cfg_type:u8:virtio-pci-cfg bar:u8 id:u8 padding:u8[2] offset:u32le length:u32le"
+_VIRTIO = "cfg_type:u8:pci-virtio-cfg bar:u8 id:u8 padding:u8[2] offset:u32le length:u32le"
 _VIRTIO_MORE = {
     2: " notify_off_multiplier:u32le",
     5: " pci_cfg_data:u32le",

@@ -1,0 +1,1 @@
+"""Input for tests, built from named arguments instead of captured."""
