@@ -1,0 +1,30 @@
+"""The command ``cprtools``: its commands, each in a module of its own."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cprtools.cli.inspect import inspect
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="cprtools",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _cprtools(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Inspect, check and rehearse QEMU live upgrades."""
+
+
+app.command("inspect")(inspect)
