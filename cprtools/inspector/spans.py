@@ -67,7 +67,7 @@ def ram_spans(content: Content, part: Part) -> Iterator[Span]:
     section = part.section
     if section is None or not section.holds_ram or not isinstance(content, MigrationStream):
         return
-    for inner in content.ram_walker(section).parts():
+    for inner in content.ram_parts(section):
         if isinstance(inner, RamRun):
             pages = "1 page" if inner.count == 1 else f"{inner.count} pages"
             name = f"{inner.block} +{inner.address:#x}, {pages}"

@@ -245,7 +245,7 @@ class _Writer:
             return
         emitter = self.emitter
         emitter.array("parts")
-        for part in stream.ram_walker(section).parts():
+        for part in stream.ram_parts(section):
             if isinstance(part, RamRun):
                 emitter.put(_run(part))
                 continue

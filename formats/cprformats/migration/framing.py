@@ -43,7 +43,6 @@ __all__ = ["Framer"]
 _MAX_ITEMS = 250_000
 #: QEMU sends one stream inside the stream (postcopy) and none in that.
 _MAX_PACKAGES = 4
-_MAX_WARNINGS = 100
 #: The legacy minimum of most targets; others send target-page-bits or a vmdesc.
 _DEFAULT_PAGE_SIZE = 4096
 #: log2 of the smallest and the largest target page that makes sense.
@@ -184,9 +183,9 @@ class Framer:
         if kind == SectionType.CONFIGURATION and self.configuration is None:
             self._configuration()
         elif kind in (SectionType.START, SectionType.FULL):
-            items.append(self._section(self._new_head(SectionType(kind))))
+            self._section(self._new_head(SectionType(kind)), items)
         elif kind in (SectionType.PART, SectionType.END):
-            items.append(self._section(self._known_head(SectionType(kind))))
+            self._section(self._known_head(SectionType(kind)), items)
         elif kind == SectionType.COMMAND:
             self._command(items)
         else:
@@ -250,33 +249,39 @@ class Framer:
             )
         return replace(start, type=kind, offset=self.offset, head_size=5)
 
-    def _section(self, head: Section) -> Section:
+    def _section(self, head: Section, items: list[Item]) -> None:
+        """Append a section as far as it can be found, also when an error follows."""
         if head.idstr == "ram":
-            body_end, located, desc = self._ram_body(head), Located.ITSELF, None
+            found = self._ram_section(head, items)
         else:
-            body_end, located, desc = self._device_body(head)
-        footer = self._footer(head, body_end, required=located is not Located.REST)
-        section = replace(
-            head,
-            body_size=body_end - head.body_offset,
-            footer_size=footer,
-            located=located,
-            description=desc,
-        )
-        self.offset = section.end
-        return section
+            end, located, desc = self._device_body(head)
+            size = end - head.body_offset
+            found = replace(head, body_size=size, located=located, description=desc)
+        items.append(found)
+        self.offset = found.end
+        footer = self._footer(found, found.end, required=found.located is not Located.REST)
+        items[-1] = replace(found, footer_size=footer)
+        self.offset += footer
 
-    def _ram_body(self, head: Section) -> int:
+    def _ram_section(self, head: Section, items: list[Item]) -> Section:
+        end = head.body_offset
         self.ram.entry_block[head.offset] = self._block
         walker = RamWalker(
             self.source, head.body_offset, self.context, self.ram.blocks, self._block, self.limit
         )
-        for part in walker.parts():
-            self.ram.add(part)
-            if self.progress is not None:
-                self.progress(walker.offset)
+        try:
+            for part in walker.parts():
+                self.ram.add(part)
+                end = walker.offset
+                if self.progress is not None:
+                    self.progress(end)
+        except FormatError:
+            size = end - head.body_offset
+            items.append(replace(head, body_size=size, located=Located.CUT))
+            self.offset = end
+            raise
         self._block = walker.block
-        return walker.offset
+        return replace(head, body_size=end - head.body_offset, located=Located.ITSELF)
 
     def _device_body(self, head: Section) -> tuple[int, Located, DeviceDesc | None]:
         self._search_vmdesc()
@@ -291,8 +296,12 @@ class Framer:
         if self.footers is not False:
             footer = find_footer(self.source, head.body_offset, self.limit, head.section_id)
             if footer is not None:
-                self._warn_of_size(head, desc, footer)
                 return footer, Located.FOOTER, desc
+            if self.footers and desc is not None and head.type is SectionType.FULL:
+                # The place where the footer has to be; the check there says what it is not.
+                end = head.body_offset + desc.vmsd.wire_size
+                if end <= self.source.size():
+                    return end, Located.VMDESC, desc
         return self._rest(head), Located.REST, desc
 
     def _plausible_end(self, head: Section, end: int) -> bool:
@@ -326,27 +335,20 @@ class Framer:
         found = self._found
         end = min(end, found.offset - 1) if found is not None else end
         if self.footers:
-            raise reader.damaged(
-                f"section {head.name}: expected its footer (7e and id {head.section_id}), "
-                "found none in the rest of the stream",
+            raise reader.mismatch(
+                f"section {head.name}",
+                f"its footer, {_footer_bytes(head).hex(' ')}",
+                "none in the rest of the stream",
                 head.offset,
             )
-        self._warn(
+        self.warnings.append(
             f"{head.name}: neither description nor footer; {end - head.body_offset} bytes "
             f"to the end of the stream are in it, at {head.offset:#x}"
         )
         return end
 
-    def _warn_of_size(self, head: Section, desc: DeviceDesc | None, end: int) -> None:
-        if desc is not None and head.type is SectionType.FULL:
-            self._warn(
-                f"{head.name}: description gives {desc.vmsd.wire_size} bytes, the footer "
-                f"stands after {end - head.body_offset}, at {head.offset:#x}"
-            )
-
     def _is_footer(self, head: Section, offset: int) -> bool:
-        wanted = bytes([SectionType.FOOTER]) + head.section_id.to_bytes(4)
-        return self.source.read_at(offset, FOOTER_SIZE) == wanted
+        return self.source.read_at(offset, FOOTER_SIZE) == _footer_bytes(head)
 
     def _footer(self, head: Section, offset: int, *, required: bool) -> int:
         """Check the footer at `offset`, or learn from the first section that there is none."""
@@ -358,7 +360,7 @@ class Framer:
         if found == self.footers:
             return FOOTER_SIZE if found else 0
         reader = Reader(self.source, offset, self.limit, path=(head.name,))
-        wanted = (bytes([SectionType.FOOTER]) + head.section_id.to_bytes(4)).hex(" ")
+        wanted = _footer_bytes(head).hex(" ")
         seen = reader.peek(FOOTER_SIZE)
         if len(seen) < FOOTER_SIZE:
             raise reader.truncated("footer", FOOTER_SIZE, len(seen))
@@ -412,13 +414,9 @@ class Framer:
             for at in range(self.offset, end, 1 << 20)
         )
         if not only_zeros:
-            self._warn(f"{left} bytes behind the stream, at {self.offset:#x}")
+            self.warnings.append(f"{left} bytes behind the stream, at {self.offset:#x}")
         reader.blob("padding", left, kind=Kind.PADDING if only_zeros else Kind.UNKNOWN)
         self._piece("padding", reader.finish("padding").children[0])
-
-    def _warn(self, message: str) -> None:
-        if len(self.warnings) < _MAX_WARNINGS:
-            self.warnings.append(message)
 
     def _piece(self, name: str, field: Field) -> None:
         self.items.append(Piece(name, field))
@@ -426,3 +424,7 @@ class Framer:
 
     def _reader(self, kind: Kind = Kind.FIELD) -> Reader:
         return Reader(self.source, self.offset, self.limit, kind=kind)
+
+
+def _footer_bytes(section: Section) -> bytes:
+    return bytes([SectionType.FOOTER]) + section.section_id.to_bytes(4)

@@ -25,6 +25,8 @@ class Located(StrEnum):
     #: The handler's own format says where it ends (ram, dirty-bitmap, vfio ...).
     ITSELF = "itself"
     FOOTER = "footer"
+    #: The stream breaks inside: the body goes as far as it was read.
+    CUT = "cut"
     #: The section has a length of its own: streams of version 2.
     RECORD = "record"
     #: Nothing told: no description, no footer; the rest of the stream is in it.

@@ -28,7 +28,7 @@ from cprformats.fields import Field, Tally, tally
 from cprformats.migration.device import decode_frame, decode_section
 from cprformats.migration.framing import Framer
 from cprformats.migration.model import Command, Configuration, Item, Piece, Section
-from cprformats.migration.ram import RamRun, RamWalker, run_fields
+from cprformats.migration.ram import RamPart, RamRun, RamWalker, run_fields
 from cprformats.migration.ramstats import RamStats
 from cprformats.migration.vmdesc import VmDesc
 from cprformats.source import Source
@@ -86,8 +86,19 @@ class MigrationStream:
         """
         return decode_section(self.source, section, page_size=self.page_size, machine=self.machine)
 
+    def ram_parts(self, section: Section) -> Iterator[RamPart]:
+        """Give the parts of one RAM section: block list, runs of pages, marks.
+
+        Raises:
+            NotKept: the stream came through a pipe and its pages are gone.
+        """
+        walker = self.ram_walker(section)
+        parts = walker.parts()
+        while walker.offset < section.body_end:
+            yield next(parts)
+
     def ram_walker(self, section: Section) -> RamWalker:
-        """Make a walker over the body of one RAM section."""
+        """Make a walker over the body of one RAM section; of one that is cut it raises."""
         blocks = dict(self.ram.blocks)
         block = self.ram.entry_block.get(section.offset, "")
         return RamWalker(self.source, section.body_offset, self.ram.context, blocks, block)
@@ -114,7 +125,7 @@ class MigrationStream:
     def _walk_ram(self, section: Section) -> Iterator[Field]:
         head, *footer = decode_frame(self.source, section)
         yield head
-        for part in self.ram_walker(section).parts():
+        for part in self.ram_parts(section):
             if isinstance(part, RamRun):
                 yield from run_fields(self.source, part, self.page_size)
             else:

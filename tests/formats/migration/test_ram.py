@@ -9,7 +9,7 @@ from checks import assert_error, assert_tiles, clean, read
 from cprformats.encode import encode
 from cprformats.errors import Damaged, Truncated, Unsupported
 from cprformats.fields import Kind, leaves
-from cprformats.migration import MigrationStream
+from cprformats.migration import Located, MigrationStream
 from cprformats.migration.ram import (
     PageKind,
     RamBlocks,
@@ -313,7 +313,10 @@ def test_cut_at_every_byte_of_heads() -> None:
         assert isinstance(found.error, Truncated), size
         assert found.error.offset <= size
         assert found.error.path[0] == "ram"
-        assert not list(found.sections())
+        (section,) = found.sections()
+        assert section.located is Located.CUT
+        assert sum(leaf.size for part in found.walk() for leaf in leaves(part)) == section.end
+        assert found.tally().total == section.end
 
 
 def test_a_walker_stays_inside_its_bound() -> None:
