@@ -28,7 +28,7 @@ from cprformats.migration import MigrationStream, read_stream
 from cprformats.source import FileSource, Source, SpoolSource
 
 if TYPE_CHECKING:
-    from cprformats.container import Compressed
+    from cprformats.container.compressed import Compressed
 
 __all__ = ["Content", "Layer", "StateFile", "Unreadable", "open"]
 
@@ -265,7 +265,7 @@ class _Opener:
     # are bare streams, and each import costs a part of the start-up.
 
     def _compressed(self, kind: FileKind, source: Source, offset: int) -> tuple[Source, int]:
-        from cprformats.container import read_compressed  # noqa: PLC0415
+        from cprformats.container.compressed import read_compressed  # noqa: PLC0415
 
         content = read_compressed(kind, source, offset, keep_all=self._keep_all)
         self.layers.append(Layer(kind.value, content))
@@ -275,14 +275,14 @@ class _Opener:
         return content.inner, 0
 
     def _libvirt(self, source: Source, offset: int) -> tuple[Source, int] | None:
-        from cprformats.container import read_libvirt  # noqa: PLC0415
+        from cprformats.container.libvirt import read_libvirt  # noqa: PLC0415
 
         save = read_libvirt(source, offset)
         self.layers.append(Layer("libvirt-save", save))
         return None if save.error else (source, save.inner_offset)
 
     def _qcow2(self, source: Source, offset: int) -> tuple[Source, int] | None:
-        from cprformats.container import read_qcow2  # noqa: PLC0415
+        from cprformats.container.qcow2 import read_qcow2  # noqa: PLC0415
 
         if offset:
             raise Unsupported("a qcow2 image inside another file", offset=offset)
