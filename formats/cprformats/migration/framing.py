@@ -94,6 +94,16 @@ class Framer:
         except FormatError as error:
             self.error = error
 
+    def missed_page_size(self) -> bool:
+        """Say whether the description tells another page size than RAM was read with.
+
+        A source that flows shows its description only at the end; targets whose pages
+        never change (Alpha, SPARC64, AVR) tell their size nowhere else.
+        """
+        before = self.context.page_size
+        self._search_vmdesc()
+        return self.context.page_size != before
+
     # -- the beginning ----------------------------------------------------------
 
     def _header(self) -> None:

@@ -184,6 +184,9 @@ def read_stream(
     """
     framer = Framer(source, offset, end, progress)
     framer.run()
+    if framer.error is not None and framer.missed_page_size():
+        framer = Framer(source, offset, end, progress)
+        framer.run()
     return MigrationStream(
         source,
         offset,

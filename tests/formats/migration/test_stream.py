@@ -96,3 +96,23 @@ def test_what_came_before_damage_is_walked(whole: bytes) -> None:
     found = read_stream(SpoolSource(io.BytesIO(broken).read, keep_all=True))
     end = assert_tiles(found.walk())
     assert end <= len(broken)
+
+
+@pytest.mark.parametrize("size", [1 << 8, 1 << 13, 1 << 14])
+def test_a_pipe_tells_its_page_size_at_the_end(size: int) -> None:
+    """Alpha and others send no target-page-bits; only the description has the size."""
+    body = build.block_list(build.block("r", 4 * size))
+    body += build.data_page(0, "r", data=b"\xa5" * size) + build.zero_page(2 * size) + build.eos()
+    data = build.stream(build.start(2, body=body), description=build.vmdesc(page_size=size))
+    found = read_stream(SpoolSource(io.BytesIO(data).read))
+    assert found.error is None
+    assert found.page_size == size
+    assert found.tally().total == len(data)
+    assert b"".join(encode(found.walk())) == data
+
+
+def test_a_broken_pipe_is_not_read_twice_for_nothing() -> None:
+    data = build.stream(build.start(2, body=b"\xff" * 100), description=build.vmdesc())
+    found = read_stream(SpoolSource(io.BytesIO(data).read))
+    assert found.error is not None
+    assert found.error.path[0] == "ram"
