@@ -256,6 +256,8 @@ class _Opener:
             return self._libvirt(source, offset)
         if kind is FileKind.MIGRATION:
             content: Content = read_stream(source, offset, progress=self._progress)
+        elif kind is FileKind.MULTIFD:
+            content = _multifd(source, offset)
         else:
             content = _cpr_state(kind, source, offset)
         self.layers.append(Layer(kind.value, content))
@@ -289,6 +291,12 @@ class _Opener:
         image = read_qcow2(source, self._snapshot)
         self.layers.append(Layer("qcow2", image))
         return None if image.state is None else (image.state, 0)
+
+
+def _multifd(source: Source, offset: int) -> Content:
+    from cprformats.migration.multifd import read_channel  # noqa: PLC0415
+
+    return read_channel(source, offset)
 
 
 def _cpr_state(kind: FileKind, source: Source, offset: int) -> Content:

@@ -24,8 +24,8 @@ from cprtools.statefile import Layer
 #: What the innermost layer of each kind of the manifest is called.
 KINDS = {"xen": "migration"}
 NAMES = fixture_names()
-#: Beside a stream: multifd's channels, and the one for urgent pages of postcopy.
-CHANNELS = [name for name in NAMES if re.search(r"\.(mfd|other)-\d", name)]
+#: Beside a stream: the channel for urgent pages of postcopy, RAM records without a head.
+CHANNELS = [name for name in NAMES if re.search(r"\.other-\d", name)]
 CUT = fixture_names(None, "cut")
 WHOLE = [name for name in NAMES if name not in CHANNELS and name not in CUT]
 #: Of the bytes of all device sections that have a description.
@@ -148,10 +148,10 @@ def test_a_damaged_fixture_is_read_up_to_the_damage(name: str) -> None:
 
 @pytest.mark.parametrize("name", CHANNELS)
 def test_a_channel_is_named_and_refused(name: str) -> None:
-    """It has no block list: that is in the main stream."""
+    """It has no head and no block list: these are in the main stream."""
     found = survey(name)
     assert found.layers == ["xz", "unknown"]
-    said = ("multifd channel", "no data", "expected VM state")
+    said = ("no data", "expected VM state")
     assert any(x in found.faults[0] for x in said), found.faults
 
 

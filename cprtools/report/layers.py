@@ -70,6 +70,14 @@ def write_content(out: Output, layer: LayerSummary, style: TreeStyle) -> None:
     if isinstance(layer.content, Qcow2):
         _write_snapshots(out, layer.content)
         return
+    if layer.kind == "multifd-channel":
+        # Rare, so what it imports is imported here.
+        from cprformats.migration.multifd import MultifdChannel  # noqa: PLC0415
+        from cprtools.report.multifd import write_multifd  # noqa: PLC0415
+
+        assert isinstance(layer.content, MultifdChannel)
+        write_multifd(out, layer.content)
+        return
     for part in parts(layer.content):
         out.line()
         write_part(out, part, style)

@@ -23,6 +23,7 @@ _KINDS = {
     "cpr-2022": "QEMU CPR state file (older form)",
     "libvirt-save": "libvirt save image",
     "qcow2": "qcow2 image",
+    "multifd-channel": "channel of a multifd migration",
 }
 _MAX_NOTICES = 12
 _FACT_WIDTH = 14

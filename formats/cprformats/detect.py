@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from cprformats.errors import FormatError, Truncated, Unsupported, WrongFormat
+from cprformats.errors import FormatError, Truncated, WrongFormat
 from cprformats.source import Source
 
 __all__ = ["COMPRESSIONS", "FileKind", "detect", "is_skippable"]
@@ -34,6 +34,7 @@ class FileKind(StrEnum):
     QCOW2 = "qcow2"
     QCPR = "qcpr"
     OLD_CPR = "cpr-2022"
+    MULTIFD = "multifd-channel"
     GZIP = "gzip"
     BZIP2 = "bzip2"
     XZ = "xz"
@@ -61,6 +62,7 @@ _MAGICS = (
     (b"LibvirtQemudPart", FileKind.LIBVIRT_SAVE),
     (b"QFI\xfb", FileKind.QCOW2),
     (b"QCPR", FileKind.QCPR),
+    (b"\x11\x22\x33\x44\0\0\0\x01", FileKind.MULTIFD),
     (b"\x1f\x8b", FileKind.GZIP),
     (b"\xfd7zXZ\x00", FileKind.XZ),
     (b"\x28\xb5\x2f\xfd", FileKind.ZSTD),
@@ -68,7 +70,6 @@ _MAGICS = (
     (b"\x89LZO\x00\r\n\x1a\n", FileKind.LZOP),
 )
 _BZIP2_BLOCKS = (b"\x31\x41\x59\x26\x53\x59", b"\x17\x72\x45\x38\x50\x90")
-_MULTIFD = b"\x11\x22\x33\x44"
 
 #: What else a file can be, for the message only.
 _STRANGERS = (
@@ -148,12 +149,6 @@ def _looks_like_lzma(head: bytes) -> bool:
 def _stranger(head: bytes, offset: int) -> FormatError:
     if not head:
         return WrongFormat("expected VM state, found no data", offset=offset)
-    if head.startswith(_MULTIFD):
-        return Unsupported(
-            "a multifd channel: expected the main channel of a migration, which names the RAM "
-            "blocks that the pages of this one belong to",
-            offset=offset,
-        )
     if any(magic.startswith(head) for magic, _ in _MAGICS):
         magic = next(magic for magic, _ in _MAGICS if magic.startswith(head))
         return Truncated("magic", len(magic), len(head), offset=offset)

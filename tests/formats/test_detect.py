@@ -18,7 +18,7 @@ from builders.libvirt import save_image
 from builders.qcow2 import image
 from builders.qcpr import old_state, qcpr
 from cprformats.detect import COMPRESSIONS, FileKind, detect
-from cprformats.errors import FormatError, Truncated, Unsupported, WrongFormat
+from cprformats.errors import FormatError, Truncated, WrongFormat
 from cprformats.source import BytesSource
 
 STREAM = migration.stream(migration.configuration("pc"))
@@ -95,9 +95,9 @@ def test_what_is_none_of_ours_is_described(data: bytes, words: str) -> None:
     assert caught.value.offset == 0
 
 
-def test_a_multifd_channel_is_known_and_not_read() -> None:
-    with pytest.raises(Unsupported, match="multifd channel"):
-        detect(BytesSource(bytes.fromhex("11223344 00000001") + bytes(600)))
+def test_a_multifd_channel_is_known() -> None:
+    data = bytes.fromhex("11223344 00000001") + bytes(600)
+    assert detect(BytesSource(data)) is FileKind.MULTIFD
 
 
 @pytest.mark.parametrize("data", [b"QEV", b"LibvirtQemudSav", b"\x1f", b"\xfd7zXZ", b"Q"])

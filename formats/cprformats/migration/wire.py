@@ -16,8 +16,10 @@ __all__ = [
     "FILE_HEADER",
     "MAGIC",
     "MAPPED_RAM_HEADER",
+    "MULTIFD_MAGIC",
     "VERSION",
     "VERSION_COMPAT",
+    "MultifdFlag",
     "RamFlag",
     "SectionType",
 ]
@@ -87,3 +89,18 @@ MAPPED_RAM_HEADER = construct.Struct(
     "bitmap_offset" / construct.Int64ub,
     "pages_offset" / construct.Int64ub,
 )
+
+#: In front of each multifd channel and packet (multifd.h).
+MULTIFD_MAGIC = 0x11223344
+
+
+class MultifdFlag(IntFlag):
+    """The flags of a multifd packet (MULTIFD_FLAG_*): one bit, or none, names the compression."""
+
+    SYNC = 0x01
+    ZLIB = 0x02
+    ZSTD = 0x04
+    QPL = 0x08
+    UADK = 0x10
+    QATZIP = 0x20
+    DEVICE_STATE = 0x40

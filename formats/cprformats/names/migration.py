@@ -5,7 +5,7 @@ Source: QEMU migration/savevm.h and savevm.c, migration/ram.c, migration/vmstate
 
 from __future__ import annotations
 
-from cprformats.migration.wire import COMMANDS, RamFlag, SectionType
+from cprformats.migration.wire import COMMANDS, MultifdFlag, RamFlag, SectionType
 from cprformats.names import Bits, Enum, Table
 
 __all__ = ["TABLES"]
@@ -18,6 +18,10 @@ COMMAND_NAMES = Enum("command", dict(COMMANDS))
 
 RAM_FLAGS = Bits("ram-flags", {int(flag).bit_length() - 1: flag.name or "" for flag in RamFlag})
 
+MULTIFD_FLAGS = Bits(
+    "multifd-flags", {int(flag).bit_length() - 1: flag.name or "" for flag in MultifdFlag}
+)
+
 #: The byte is an ASCII digit (VMS_NULLPTR_MARKER '0', VMS_MARKER_PTR_VALID '1').
 POINTER_MARKERS = Enum("pointer-marker", {0x30: "NULL", 0x31: "present"})
 
@@ -28,6 +32,7 @@ TABLES: tuple[Table, ...] = (
     SECTION_TYPES,
     COMMAND_NAMES,
     RAM_FLAGS,
+    MULTIFD_FLAGS,
     POINTER_MARKERS,
     PAGE_SIZES,
 )
