@@ -4,8 +4,7 @@ A cut inside a value is as good as one at the byte beside it, so a stream is
 cut at the ends of leaves, one byte beside them, and at every byte of the heads
 of sections and records; never inside page data. Small streams, among them one
 made of each kind of device section, are cut at all these places; large ones at
-a sample of them that is the same each time. All places of all fixtures:
-``python tests/property/fuzz.py --cuts``.
+a sample of them that is the same each time.
 """
 
 from __future__ import annotations

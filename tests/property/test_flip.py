@@ -18,7 +18,7 @@ OURS = settings(
 
 @cache
 def pool() -> list[bytes]:
-    return [data for _, data in sorted(bases(every=20).items())]
+    return [data for _, data in sorted(bases(every=20).items()) if data]
 
 
 def run(data: bytes) -> None:

@@ -46,6 +46,8 @@ try:
             write_document(JsonEmitter(lambda _: None), sys.argv[1], state, style)
         except Enough:
             pass
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
         end = str(state.error or "good")
 except FormatError as error:
     end = str(error)
