@@ -125,14 +125,14 @@ def _vendor(data: bytes) -> tuple[Register, ...]:
     """A vendor's own capability says its length; all of virtio's are alike."""
     length = data[2] if len(data) > 2 else 0
     if length < 4:
-        return _registers("length:u8")
-    return _registers(f"length:u8 data:u8[{length - 3}]")
+        return _registers("cap_len:u8")
+    return _registers(f"cap_len:u8 data:u8[{length - 3}]")
 
 
 def _virtio(data: bytes) -> tuple[Register, ...]:
     if len(data) < 16 or data[2] < 16:
         return _vendor(data)
-    return _registers("length:u8 " + _VIRTIO + _VIRTIO_MORE.get(data[3], ""))
+    return _registers("cap_len:u8 " + _VIRTIO + _VIRTIO_MORE.get(data[3], ""))
 
 
 #: By ID; 0x09 of vendor 0x1af4 is `VIRTIO`.

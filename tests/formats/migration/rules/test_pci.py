@@ -123,7 +123,7 @@ def test_virtio_capabilities() -> None:
     assert tree["virtio.cfg_type"].value == 1
     assert tree["virtio.offset"].value == 0x1000
     assert tree["virtio[1].notify_off_multiplier"].value == 4
-    assert tree["virtio[2].length"].value == 3
+    assert tree["virtio[2].cap_len"].value == 3
 
 
 def test_a_vendors_own_capability() -> None:
