@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from cprformats.fields import Field, Kind
@@ -52,7 +52,7 @@ def parts(content: Content) -> Iterator[Part]:
 
 
 def _stream_parts(
-    stream: MigrationStream, items: tuple[Item, ...], *, embedded: bool
+    stream: MigrationStream, items: Sequence[Item], *, embedded: bool
 ) -> Iterator[Part]:
     for item in items:
         if isinstance(item, Piece):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,7 +136,7 @@ def _stream(stream: MigrationStream) -> StreamSummary:
     )
 
 
-def _commands(items: tuple[Item, ...]) -> Iterator[CommandRow]:
+def _commands(items: Sequence[Item]) -> Iterator[CommandRow]:
     for item in items:
         if isinstance(item, Command):
             yield CommandRow(item.name, item.offset)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from cprformats.errors import FormatError
-from cprformats.fields import Tally, tally
+from cprformats.fields import Kind, Tally, tally
 from cprformats.migration import MigrationStream
-from cprtools.inspector.parts import parts
+from cprformats.migration.stream import repeat_key
+from cprtools.inspector.parts import Part, parts
 from cprtools.statefile import Content
 
 __all__ = ["Totals", "count_totals", "unread_bytes"]
@@ -38,14 +40,24 @@ class Totals:
 
 def count_totals(content: Content, progress: Callable[[int], None] | None = None) -> Totals:
     """Decode everything but the guest's pages, count, and keep nothing else."""
-    counts = content.ram.tally if isinstance(content, MigrationStream) else Tally({})
+    counts: Counter[Kind] = Counter()
+    if isinstance(content, MigrationStream):
+        counts.update(content.ram.tally.by_kind)
+    seen: dict[bytes, Tally] = {}
     notices: list[str] = []
     more = 0
     failed = None
     try:
         for part in parts(content):
+            key = _key(content, part)
+            if key is not None and key in seen:
+                counts.update(seen[key].by_kind)
+                continue
             trees, said = part.decode()
-            counts += tally(trees)
+            found = tally(trees)
+            if key is not None and not said:
+                seen[key] = found
+            counts.update(found.by_kind)
             room = _MAX_NOTICES - len(notices)
             notices += said[:room]
             more += len(said[room:]) if room < len(said) else 0
@@ -53,8 +65,15 @@ def count_totals(content: Content, progress: Callable[[int], None] | None = None
                 progress(part.offset)
     except FormatError as error:
         failed = error
-    unread = unread_bytes(content, counts)
-    return Totals(counts, unread, tuple(notices), more, content.error or failed)
+    total = Tally(dict(counts))
+    unread = unread_bytes(content, total)
+    return Totals(total, unread, tuple(notices), more, content.error or failed)
+
+
+def _key(content: Content, part: Part) -> bytes | None:
+    if part.section is None or not isinstance(content, MigrationStream):
+        return None
+    return repeat_key(content.source, part.section)
 
 
 def unread_bytes(content: Content, counts: Tally) -> int:

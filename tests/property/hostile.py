@@ -42,6 +42,13 @@ def _many_sections(file: IO[bytes]) -> None:
     file.write(build.eof())
 
 
+def _many_repeats(file: IO[bytes]) -> None:
+    """More sections without anything in them than any migration has rounds."""
+    ram = build.block_list(build.block("r", 4096)) + build.eos()
+    file.write(build.header() + build.start(2, body=ram))
+    file.write(build.part(2, body=build.eos()) * 1_300_000)
+
+
 def _many_described(file: IO[bytes]) -> None:
     """As many sections as are read, and a description with as many devices as are."""
     count = 40_000
@@ -159,6 +166,7 @@ ALL: dict[str, Writer] = {
     "candidates for a vmdesc": _candidates,
     "false footers": _false_footers,
     "300000 sections": _many_sections,
+    "1300000 repeats": _many_repeats,
     "40000 sections with descriptions": _many_described,
     "records of version 2": _records_of_2,
     "a million RAM blocks": _many_blocks,
@@ -195,4 +203,4 @@ ALL: dict[str, Writer] = {
 }
 
 #: Millions of parts, each counted in its own time; that they can be held is what matters.
-LONG = {"300000 sections", "records of version 2", "240000 commands"}
+LONG = {"300000 sections", "1300000 repeats", "records of version 2", "240000 commands"}

@@ -17,6 +17,7 @@ from cprformats.layout import read_record
 from cprformats.migration.commands import read_command
 from cprformats.migration.configuration import read_configuration
 from cprformats.migration.device import Decoder
+from cprformats.migration.itemlist import ItemList, Repeats
 from cprformats.migration.locate import (
     FOOTER_SIZE,
     FoundVmDesc,
@@ -26,8 +27,8 @@ from cprformats.migration.locate import (
     follows_section,
     load_vmdesc,
 )
-from cprformats.migration.model import Command, Configuration, Item, Located, Piece, Section
-from cprformats.migration.ram import RamContext, RamWalker
+from cprformats.migration.model import Command, Configuration, Located, Piece, Section
+from cprformats.migration.ram import RamContext, RamMark, RamWalker
 from cprformats.migration.ramstats import RamCounter
 from cprformats.migration.rules import find_handler
 from cprformats.migration.version2 import read_records, read_total
@@ -41,6 +42,8 @@ __all__ = ["Framer"]
 #: Each item takes a few hundred bytes of memory; a day of live migration has
 #: fewer sections than this.
 _MAX_ITEMS = 250_000
+#: Those that repeat one before take 24 bytes and next to no time.
+_MAX_REPEATS = 1_000_000
 #: QEMU sends one stream inside the stream (postcopy) and none in that.
 _MAX_PACKAGES = 4
 #: The legacy minimum of most targets; others send target-page-bits or a vmdesc.
@@ -66,7 +69,7 @@ class Framer:
         self.progress = progress
         self.version = VERSION
         self.configuration: Configuration | None = None
-        self.items: list[Item] = []
+        self.items = ItemList()
         self.vmdesc: VmDesc | None = None
         self.context = RamContext(_DEFAULT_PAGE_SIZE)
         self.ram = RamCounter(source, self.context)
@@ -78,6 +81,8 @@ class Framer:
         self._searched = False
         self._ids: dict[int, Section] = {}
         self._block = ""
+        self._repeats = Repeats(source)
+        self._stateless = False
         self._count = 0
         self._packages = 0
 
@@ -167,9 +172,11 @@ class Framer:
 
     # -- the parts --------------------------------------------------------------
 
-    def _parts(self, items: list[Item], end: int | None) -> None:
+    def _parts(self, items: ItemList, end: int | None) -> None:
         """Read parts into `items` up to EOF, or up to `end` inside PACKAGED."""
         while end is None or self.offset < end:
+            if self._repeated(items, end):
+                continue
             kind = self._reader().peek(1)
             if not kind and self._in_rest(items):
                 return
@@ -184,12 +191,26 @@ class Framer:
             if self.progress is not None:
                 self.progress(self.offset)
 
+    def _repeated(self, items: ItemList, end: int | None) -> bool:
+        """Take a section that is the same to the byte as one before."""
+        section = self._repeats.find(self.offset)
+        if section is None:
+            return False
+        size = section.end - section.offset
+        if (end is not None and self.offset + size > end) or len(items) >= _MAX_REPEATS:
+            return False
+        items.append(replace(section, offset=self.offset))
+        if section.holds_ram:
+            self.ram.add_marks(section.body_size)
+        self.offset += size
+        return True
+
     def _count_item(self) -> None:
         self._count += 1
         if self._count > _MAX_ITEMS:
             raise self._reader().error(Unsupported, f"more than {_MAX_ITEMS} sections")
 
-    def _part(self, kind: int, items: list[Item]) -> None:
+    def _part(self, kind: int, items: ItemList) -> None:
         if kind == SectionType.CONFIGURATION and self.configuration is None:
             self._configuration()
         elif kind in (SectionType.START, SectionType.FULL):
@@ -202,7 +223,7 @@ class Framer:
             known = ", ".join(f"{kind.value:#04x}" for kind in SectionType)
             raise self._reader().mismatch("section type", f"one of {known}", f"{kind:#04x}")
 
-    def _command(self, items: list[Item]) -> None:
+    def _command(self, items: ItemList) -> None:
         reader = self._reader()
         number, name, packaged = read_command(reader)
         field = reader.finish("command").children[0]
@@ -214,13 +235,13 @@ class Framer:
         items.append(command)
         if not packaged:
             return
-        inner: list[Item] = []
+        inner = ItemList()
         try:
             self._package(inner, field.end + packaged)
         finally:
-            items[-1] = replace(command, inner=tuple(inner))
+            items.replace_last(replace(command, inner=inner))
 
-    def _package(self, items: list[Item], end: int) -> None:
+    def _package(self, items: ItemList, end: int) -> None:
         """Read the stream inside PACKAGED; nothing in it reaches behind its end."""
         if self._packages == _MAX_PACKAGES:
             raise self._reader().error(Unsupported, f"more than {_MAX_PACKAGES} nested packages")
@@ -259,29 +280,35 @@ class Framer:
             )
         return replace(start, type=kind, offset=self.offset, head_size=5)
 
-    def _section(self, head: Section, items: list[Item]) -> None:
+    def _section(self, head: Section, items: ItemList) -> None:
         """Append a section as far as it can be found, also when an error follows."""
         if head.idstr == "ram":
             found = self._ram_section(head, items)
         else:
+            self._stateless = True
             end, located, desc = self._device_body(head)
             size = end - head.body_offset
             found = replace(head, body_size=size, located=located, description=desc)
         items.append(found)
         self.offset = found.end
         footer = self._footer(found, found.end, required=found.located is not Located.REST)
-        items[-1] = replace(found, footer_size=footer)
+        found = replace(found, footer_size=footer)
+        items.replace_last(found)
         self.offset += footer
+        if self._stateless:
+            self._repeats.learn(found)
 
-    def _ram_section(self, head: Section, items: list[Item]) -> Section:
+    def _ram_section(self, head: Section, items: ItemList) -> Section:
         end = head.body_offset
-        self.ram.entry_block[head.offset] = self._block
+        self.ram.enter(head.offset, self._block)
+        self._stateless = True
         walker = RamWalker(
             self.source, head.body_offset, self.context, self.ram.blocks, self._block, self.limit
         )
         try:
             for part in walker.parts():
                 self.ram.add(part)
+                self._stateless = self._stateless and isinstance(part, RamMark)
                 end = walker.offset
                 if self.progress is not None:
                     self.progress(end)
@@ -378,7 +405,7 @@ class Framer:
 
     # -- the end ----------------------------------------------------------------
 
-    def _in_rest(self, items: list[Item]) -> bool:
+    def _in_rest(self, items: ItemList) -> bool:
         """Say whether the last section swallowed all that stood behind it."""
         last = items[-1] if items else None
         return isinstance(last, Section) and last.located is Located.REST

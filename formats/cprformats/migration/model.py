@@ -5,6 +5,7 @@ Offsets are absolute in the data of the layer that holds the stream, in bytes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -124,7 +125,7 @@ class Command:
     offset: int
     size: int
     source: Source
-    inner: tuple[Item, ...] = ()
+    inner: Sequence[Item] = ()
 
     @property
     def field(self) -> Field:

@@ -47,7 +47,9 @@ __all__ = [
     "run_fields",
 ]
 
+#: A window grows up to this: most sections of a live migration are small.
 _WINDOW_BYTES = 4 << 20
+_FIRST_WINDOW_BYTES = 16 << 10
 _PAGES_PER_GROUP = 1024
 #: A guest with thousands of hotplugged DIMMs and devices stays below.
 _MAX_BLOCKS = 16_384
@@ -188,6 +190,7 @@ class RamWalker:
         self.end = end
         self._window = b""
         self._window_offset = offset
+        self._reach = _FIRST_WINDOW_BYTES
 
     def parts(self) -> Iterator[RamPart]:
         """Give the parts up to and with EOS.
@@ -340,7 +343,8 @@ class RamWalker:
         done = self.offset - self._window_offset
         if done > 0:
             self.source.drop(self._window_offset, done)
-        count = max(_WINDOW_BYTES, need)
+        count = max(self._reach, need)
+        self._reach = min(8 * self._reach, _WINDOW_BYTES)
         if self.end is not None:
             count = min(count, self.end - self.offset)
         self._window = self.source.read_at(self.offset, count)

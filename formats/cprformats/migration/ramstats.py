@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -42,16 +43,22 @@ class RamStats:
     Attributes:
         context: what decided how the records were read.
         blocks: by idstr, in the order of the block list.
-        entry_block: offset of a RAM section -> block that CONTINUE stood for.
+        entries: offset of a RAM section, and the block that CONTINUE stood for
+            from there on; only where it changed.
         per_block: counts, in the same order.
         tally: bytes of all RAM bodies by kind.
     """
 
     context: RamContext
     blocks: dict[str, RamBlock]
-    entry_block: dict[int, str]
+    entries: tuple[tuple[int, str], ...]
     per_block: tuple[BlockStats, ...]
     tally: Tally
+
+    def block_at(self, offset: int) -> str:
+        """Give the block that CONTINUE stood for where a section begins."""
+        number = bisect_right(self.entries, offset, key=lambda entry: entry[0])
+        return self.entries[number - 1][1] if number else ""
 
 
 @dataclass(slots=True)
@@ -61,10 +68,19 @@ class RamCounter:
     source: Source
     context: RamContext
     blocks: dict[str, RamBlock] = field(default_factory=dict)
-    entry_block: dict[int, str] = field(default_factory=dict)
+    _entries: list[tuple[int, str]] = field(default_factory=list)
     _pages: dict[str, Counter[PageKind]] = field(default_factory=dict)
     _bytes: Counter[str] = field(default_factory=Counter)
     _kinds: Counter[Kind] = field(default_factory=Counter)
+
+    def enter(self, offset: int, block: str) -> None:
+        """Note which block CONTINUE stands for where a section begins."""
+        if not self._entries or self._entries[-1][1] != block:
+            self._entries.append((offset, block))
+
+    def add_marks(self, size: int) -> None:
+        """Count the bytes of records without pages."""
+        self._kinds[Kind.RAM_HEAD] += size
 
     def add(self, part: RamPart) -> None:
         """Count one part."""
@@ -110,7 +126,7 @@ class RamCounter:
         return RamStats(
             self.context,
             dict(self.blocks),
-            dict(self.entry_block),
+            tuple(self._entries),
             per_block,
             Tally(dict(self._kinds)),
         )

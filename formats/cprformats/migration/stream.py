@@ -20,7 +20,8 @@ qemu_savevm_state_complete_precopy), 5.2 to 11.1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from cprformats.errors import FormatError
@@ -31,9 +32,13 @@ from cprformats.migration.model import Command, Configuration, Item, Piece, Sect
 from cprformats.migration.ram import RamPart, RamRun, RamWalker, run_fields
 from cprformats.migration.ramstats import RamStats
 from cprformats.migration.vmdesc import VmDesc
+from cprformats.migration.wire import SectionType
 from cprformats.source import Source
 
-__all__ = ["MigrationStream", "read_stream"]
+__all__ = ["MigrationStream", "read_stream", "repeat_key"]
+
+#: A section that repeats holds an end mark and little else.
+_REPEAT_BYTES = 96
 
 Progress = Callable[[int], None]
 
@@ -62,7 +67,7 @@ class MigrationStream:
     end: int
     version: int
     configuration: Configuration | None
-    items: tuple[Item, ...]
+    items: Sequence[Item]
     vmdesc: VmDesc | None
     page_size: int
     ram: RamStats
@@ -100,7 +105,7 @@ class MigrationStream:
     def ram_walker(self, section: Section) -> RamWalker:
         """Make a walker over the body of one RAM section; of one that is cut it raises."""
         blocks = dict(self.ram.blocks)
-        block = self.ram.entry_block.get(section.offset, "")
+        block = self.ram.block_at(section.offset)
         return RamWalker(self.source, section.body_offset, self.ram.context, blocks, block)
 
     def walk(self) -> Iterator[Field]:
@@ -110,7 +115,7 @@ class MigrationStream:
         """
         yield from self._walk(self.items)
 
-    def _walk(self, items: tuple[Item, ...]) -> Iterator[Field]:
+    def _walk(self, items: Sequence[Item]) -> Iterator[Field]:
         for item in items:
             if isinstance(item, Piece):
                 yield item.field
@@ -137,22 +142,44 @@ class MigrationStream:
 
         RAM is counted from the framing; devices are decoded for it.
         """
-        return self.ram.tally + tally(self._all_but_ram(self.items))
+        counts = Counter(self.ram.tally.by_kind)
+        seen: dict[bytes, Tally] = {}
+        for item in self._flat(self.items):
+            key = repeat_key(self.source, item)
+            found = None if key is None else seen.get(key)
+            if found is None:
+                found = tally(self._all_but_ram(item))
+            if key is not None:
+                seen[key] = found
+            counts.update(found.by_kind)
+        return Tally(dict(counts))
 
-    def _all_but_ram(self, items: tuple[Item, ...]) -> Iterator[Field]:
+    def _flat(self, items: Sequence[Item]) -> Iterator[Item]:
         for item in items:
+            yield item
             if isinstance(item, Command):
-                yield item.field
-                yield from self._all_but_ram(item.inner)
-            elif isinstance(item, Piece):
-                yield item.field
-            elif item.holds_ram:
-                yield from decode_frame(self.source, item)
-            else:
-                yield self.decode(item)[0]
+                yield from self._flat(item.inner)
+
+    def _all_but_ram(self, item: Item) -> tuple[Field, ...]:
+        if isinstance(item, Section):
+            if item.holds_ram:
+                return decode_frame(self.source, item)
+            return (self.decode(item)[0],)
+        return (item.field,)
 
 
-def _sections(items: tuple[Item, ...]) -> Iterator[Section]:
+def repeat_key(source: Source, item: Item) -> bytes | None:
+    """Give a small PART section's bytes: a stream can have 100,000 that are the same.
+
+    Those of the same bytes decode to the same tree, but for the offsets.
+    """
+    if not isinstance(item, Section) or item.type is not SectionType.PART:
+        return None
+    size = item.end - item.offset
+    return source.read_at(item.offset, size) if size <= _REPEAT_BYTES else None
+
+
+def _sections(items: Sequence[Item]) -> Iterator[Section]:
     for item in items:
         if isinstance(item, Section):
             yield item
@@ -193,7 +220,7 @@ def read_stream(
         framer.offset,
         framer.version,
         framer.configuration,
-        tuple(framer.items),
+        framer.items,
         framer.vmdesc,
         framer.context.page_size,
         framer.ram.freeze(),
