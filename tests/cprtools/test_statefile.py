@@ -152,7 +152,7 @@ def test_the_state_in_a_qcow2(tmp_path: Path, shape: dict[str, bool]) -> None:
 
 def test_a_qcow2_in_gzip_in_xz(tmp_path: Path) -> None:
     data = image(Snapshot("one", STREAM))
-    once = gzip.compress(data)
+    once = gzip.compress(data, mtime=0)
     twice = lzma.compress(once)
     state = opened(tmp_path, twice)
     assert kinds(state) == ["xz", "gzip", "qcow2", "migration"]
@@ -224,7 +224,7 @@ def test_damage_in_a_layer_keeps_what_is_outside(tmp_path: Path) -> None:
 
 
 def test_a_cut_compressed_stream_keeps_what_came_before(tmp_path: Path) -> None:
-    packed = gzip.compress(STREAM, 0)
+    packed = gzip.compress(STREAM, 0, mtime=0)
     state = opened(tmp_path, packed[: len(packed) // 2])
     assert isinstance(state.layers[0].content, Compressed)
     assert isinstance(state.error, Truncated)
@@ -260,7 +260,7 @@ def test_a_damaged_table_ends_the_stream(tmp_path: Path) -> None:
 
 
 def test_a_magic_alone_in_a_layer(tmp_path: Path) -> None:
-    state = opened(tmp_path, gzip.compress(b"QEVM\0\0\0\x09"))
+    state = opened(tmp_path, gzip.compress(b"QEVM\0\0\0\x09", mtime=0))
     assert kinds(state) == ["gzip", "unknown"]
     assert isinstance(state.error, Unsupported)
 
@@ -268,7 +268,7 @@ def test_a_magic_alone_in_a_layer(tmp_path: Path) -> None:
 def test_layers_are_bounded(tmp_path: Path) -> None:
     data = STREAM
     for _ in range(9):
-        data = gzip.compress(data)
+        data = gzip.compress(data, mtime=0)
     state = opened(tmp_path, data)
     assert isinstance(state.error, Unsupported)
     assert "more than 8 layers" in str(state.error)
@@ -363,7 +363,7 @@ def handles(folder: Path) -> int:
 
 
 def test_a_content_keeps_its_file_open(tmp_path: Path) -> None:
-    content = opened(tmp_path, gzip.compress(STREAM)).layers[-1].content
+    content = opened(tmp_path, gzip.compress(STREAM, mtime=0)).layers[-1].content
     assert handles(tmp_path) == 1
     assert b"".join(encode(content.walk())) == STREAM
 
@@ -379,7 +379,7 @@ def test_with_closes_the_file(tmp_path: Path) -> None:
 
 
 def test_what_is_forgotten_is_closed(tmp_path: Path) -> None:
-    state = opened(tmp_path, gzip.compress(STREAM))
+    state = opened(tmp_path, gzip.compress(STREAM, mtime=0))
     assert handles(tmp_path) == 1
     assert state.error is None
     del state
@@ -393,7 +393,7 @@ def test_what_can_not_be_opened_is_closed(tmp_path: Path) -> None:
 
 
 def test_progress_counts_the_outermost_bytes(tmp_path: Path) -> None:
-    for data in (STREAM, gzip.compress(STREAM)):
+    for data in (STREAM, gzip.compress(STREAM, mtime=0)):
         seen: list[int] = []
         path = tmp_path / "state"
         path.write_bytes(data)

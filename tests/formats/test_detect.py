@@ -35,7 +35,7 @@ KINDS = [
     (qcpr(), FileKind.QCPR),
     (old_state(FD), FileKind.OLD_CPR),
     (old_state(memfds=[("pc.ram", 0, 1, 2, 3)], mode=0), FileKind.OLD_CPR),
-    (gzip.compress(STREAM), FileKind.GZIP),
+    (gzip.compress(STREAM, mtime=0), FileKind.GZIP),
     (bz2.compress(STREAM), FileKind.BZIP2),
     (bz2.compress(b""), FileKind.BZIP2),
     (lzma.compress(STREAM), FileKind.XZ),
