@@ -5,7 +5,6 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,10 +23,8 @@ from cprtools.statefile import Layer
 #: What the innermost layer of each kind of the manifest is called.
 KINDS = {"xen": "migration"}
 NAMES = fixture_names()
-#: Beside a stream: the channel for urgent pages of postcopy, RAM records without a head.
-CHANNELS = [name for name in NAMES if re.search(r"\.other-\d", name)]
 CUT = fixture_names(None, "cut")
-WHOLE = [name for name in NAMES if name not in CHANNELS and name not in CUT]
+WHOLE = [name for name in NAMES if name not in CUT]
 #: Of the bytes of all device sections that have a description.
 MOST_RAW = 0.02
 
@@ -144,15 +141,6 @@ def test_a_damaged_fixture_is_read_up_to_the_damage(name: str) -> None:
     with cprtools.open(fixture_path(name)) as state:
         assert state.error is not None
         assert sum(x.content.tally().unknown for x in state.layers) == 0
-
-
-@pytest.mark.parametrize("name", CHANNELS)
-def test_a_channel_is_named_and_refused(name: str) -> None:
-    """It has no head and no block list: these are in the main stream."""
-    found = survey(name)
-    assert found.layers == ["xz", "unknown"]
-    said = ("no data", "expected VM state")
-    assert any(x in found.faults[0] for x in said), found.faults
 
 
 @pytest.mark.parametrize("name", NAMES)
