@@ -14,7 +14,7 @@ from builders import migration as build
 from checks import clean, entries, fixture_names, fixture_path
 from cprformats.fields import Kind, leaves
 from cprformats.migration import Located, read_stream
-from cprformats.migration.ram import PageKind
+from cprformats.migration.ramparts import PageKind
 from cprformats.source import BytesSource
 
 PAGE = build.PAGE

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cprformats.fields import Field, Kind
 from cprformats.migration import MigrationStream
-from cprformats.migration.ram import RamRun
+from cprformats.migration.ramparts import RamRun
 from cprtools.inspector.parts import Part, parts
 from cprtools.inspector.select import Selection, paths
 from cprtools.statefile import Content

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from cprformats.codecs import DataRef
 from cprformats.container.libvirt import LibvirtSave
@@ -22,19 +22,17 @@ from cprformats.errors import FormatError
 from cprformats.fields import Field, Kind, Tally, tally
 from cprformats.migration import MigrationStream
 from cprformats.migration.model import Section
-from cprformats.migration.ram import RamBlocks, RamRun
+from cprformats.migration.ramparts import RamBlocks, RamRun
 from cprformats.migration.ramstats import BlockStats
 from cprtools.inspector.parts import Part, parts
 from cprtools.inspector.select import Selection, prune
 from cprtools.inspector.summary import file_size
 from cprtools.inspector.totals import unread_bytes
+from cprtools.report.values import Json, error_value, is_text, plain_row, plain_text
 from cprtools.report.words import meaning_words
 from cprtools.statefile import Layer, StateFile
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-__all__ = ["SCHEMA_VERSION", "DocumentStyle", "Emitter", "Json", "write_document"]
+__all__ = ["SCHEMA_VERSION", "DocumentStyle", "Emitter", "write_document"]
 
 SCHEMA_VERSION = 1
 
@@ -43,8 +41,6 @@ _HEX_BYTES = 4096
 _FULL_HEX_BYTES = 1 << 20
 #: Contents of these kinds are not ours to look into, and long: no digest.
 _NO_DIGEST = frozenset({Kind.PAGE, Kind.PAYLOAD, Kind.PADDING})
-
-Json = None | bool | int | str | Sequence["Json"] | dict[str, "Json"]
 
 
 class Emitter(Protocol):
@@ -100,7 +96,7 @@ def write_document(
     error = state if isinstance(state, FormatError) else None
     emitter.object()
     emitter.put(SCHEMA_VERSION, "schema_version")
-    emitter.put({"name": _text(name), "size": file_size(name)}, "file")
+    emitter.put({"name": plain_text(name), "size": file_size(name)}, "file")
     emitter.array("layers")
     if isinstance(state, StateFile):
         for number, layer in enumerate(state.layers):
@@ -109,7 +105,7 @@ def write_document(
                 error = error or found
         error = state.error or error
     emitter.end()
-    emitter.put(_error(error), "error")
+    emitter.put(error_value(error), "error")
     emitter.end()
     return error
 
@@ -136,7 +132,7 @@ class _Writer:
         elif isinstance(content, CprState):
             emitter.put(_cpr(content), "cpr")
         elif isinstance(content, Qcow2):
-            emitter.put([_plain(row) for row in content.snapshots], "snapshots")
+            emitter.put([plain_row(row) for row in content.snapshots], "snapshots")
         elif isinstance(content, LibvirtSave):
             emitter.put(_libvirt(content), "libvirt")
         failed = None
@@ -154,9 +150,9 @@ class _Writer:
         if not self.style.filtered:
             emitter.put(_tally(counts), "bytes_by_kind")
             emitter.put(_totals(counts, unread_bytes(content, counts)), "bytes")
-        emitter.put([_text(text) for text in content.warnings], "warnings")
+        emitter.put([plain_text(text) for text in content.warnings], "warnings")
         error_ = content.error or failed
-        emitter.put(_error(error_), "error")
+        emitter.put(error_value(error_), "error")
         emitter.end()
         return error_
 
@@ -174,9 +170,9 @@ class _Writer:
         except FormatError as error:
             emitter.end(depth)
             failed = error
-            emitter.put(_error(error), "error")
+            emitter.put(error_value(error), "error")
         if notices:
-            emitter.put([_text(text) for text in notices], "notices")
+            emitter.put([plain_text(text) for text in notices], "notices")
         emitter.end()
         return failed, tally(trees)
 
@@ -192,8 +188,8 @@ class _Writer:
 
     def _field(self, field: Field) -> None:
         head: dict[str, Json] = {
-            "name": _text(field.name),
-            "type": _text(field.type),
+            "name": plain_text(field.name),
+            "type": plain_text(field.type),
             "kind": field.kind.value,
             "offset": field.offset,
             "size": field.size,
@@ -214,7 +210,7 @@ class _Writer:
 
     def _value(self, field: Field) -> Json:
         value = field.value
-        if isinstance(value, str) and len(value) <= self._limit and _is_text(value):
+        if isinstance(value, str) and len(value) <= self._limit and is_text(value):
             return value
         if isinstance(value, (str, bytes, DataRef)):
             return self._buffer(field)
@@ -260,7 +256,7 @@ class _Writer:
 
 
 def _part_head(part: Part) -> dict[str, Json]:
-    head: dict[str, Json] = {"item": part.what, "name": _text(part.name)}
+    head: dict[str, Json] = {"item": part.what, "name": plain_text(part.name)}
     head |= {"offset": part.offset, "size": part.size}
     if part.embedded:
         head["embedded"] = True
@@ -270,10 +266,10 @@ def _part_head(part: Part) -> dict[str, Json]:
         head |= {
             "type": section.type.name,
             "section_id": section.section_id,
-            "idstr": _text(section.idstr),
+            "idstr": plain_text(section.idstr),
             "instance_id": section.instance_id,
             "version": section.version,
-            "vmsd_name": _text(description.vmsd.vmsd_name) if description else None,
+            "vmsd_name": plain_text(description.vmsd.vmsd_name) if description else None,
             "located": section.located.value,
         }
     return head
@@ -287,7 +283,7 @@ def _top(part: Part, trees: tuple[Field, ...]) -> tuple[Field, ...]:
 def _run(run: RamRun) -> dict[str, Json]:
     return {
         "part": "run",
-        "block": _text(run.block),
+        "block": plain_text(run.block),
         "address": run.address,
         "count": run.count,
         "kind": run.kind.value,
@@ -302,11 +298,13 @@ def _stream(stream: MigrationStream) -> dict[str, Json]:
         "offset": stream.offset,
         "size": stream.end - stream.offset,
         "version": stream.version,
-        "machine": _text(configuration.machine) if configuration else None,
+        "machine": plain_text(configuration.machine) if configuration else None,
         "target_page_bits": configuration.target_page_bits if configuration else None,
         "page_size": stream.page_size,
         "uuid": configuration.uuid if configuration else None,
-        "capabilities": [_text(c) for c in configuration.capabilities] if configuration else [],
+        "capabilities": [plain_text(c) for c in configuration.capabilities]
+        if configuration
+        else [],
         "section_footers": stream.footers,
         "vmdesc": stream.vmdesc is not None,
     }
@@ -315,7 +313,7 @@ def _stream(stream: MigrationStream) -> dict[str, Json]:
 def _block(stats: BlockStats) -> dict[str, Json]:
     block = stats.block
     return {
-        "idstr": _text(block.idstr),
+        "idstr": plain_text(block.idstr),
         "used_length": block.used_length,
         "page_size": block.page_size,
         "address": block.address,
@@ -330,9 +328,9 @@ def _cpr(state: CprState) -> dict[str, Json]:
         "version": state.version,
         "mode": state.mode,
         "passed": state.passed or None,
-        "entries": [_plain(row) for row in state.entries],
-        "memfds": [_plain(row) for row in state.memfds],
-        "vfio_devices": [_plain(row) for row in state.vfio_devices],
+        "entries": [plain_row(row) for row in state.entries],
+        "memfds": [plain_row(row) for row in state.memfds],
+        "vfio_devices": [plain_row(row) for row in state.vfio_devices],
     }
 
 
@@ -343,14 +341,9 @@ def _libvirt(save: LibvirtSave) -> dict[str, Json]:
         "complete": save.complete,
         "was_running": save.was_running,
         "format": save.format,
-        "xml": _text(save.xml),
-        "cookie": _text(save.cookie),
+        "xml": plain_text(save.xml),
+        "cookie": plain_text(save.cookie),
     }
-
-
-def _plain(row: DataclassInstance) -> dict[str, Json]:
-    found = asdict(row)
-    return {key: _text(value) if isinstance(value, str) else value for key, value in found.items()}
 
 
 def _tally(counts: Tally) -> dict[str, Json]:
@@ -365,34 +358,3 @@ def _totals(counts: Tally, unread: int) -> dict[str, Json]:
         "unknown": counts.unknown,
         "unread": unread,
     }
-
-
-def _error(error: FormatError | None) -> Json:
-    if error is None:
-        return None
-    found: dict[str, Json] = {
-        "type": type(error).__name__,
-        "message": _text(error.message),
-        "offset": error.offset,
-        "path": [_text(name) for name in error.path],
-    }
-    for name in ("expected", "found"):
-        value = getattr(error, name, None)
-        if value is not None:
-            found[name] = _text(str(value))
-    return found
-
-
-def _is_text(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _text(text: str) -> str:
-    r"""Make a name valid Unicode: bytes that were not UTF-8 become ``\xNN``."""
-    if text.isascii() or _is_text(text):
-        return text
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from cprtools.report.document import Json
+from cprtools.report.values import Json
 
 __all__ = ["JsonEmitter"]
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
-from cprformats.migration.ram import PageKind
+from cprformats.migration.ramparts import PageKind
 from cprformats.migration.ramstats import BlockStats
 from cprtools.inspector.devices import DeviceRow
 from cprtools.inspector.spans import Span

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 
-from cprtools.report.document import Json
+from cprtools.report.values import Json
 
 __all__ = ["YamlEmitter"]
 

@@ -85,6 +85,11 @@ class FileSource:
         self._size = os.lseek(self._fd, 0, os.SEEK_END)
 
     @property
+    def fd(self) -> int:
+        """The descriptor, for who copies inside the kernel."""
+        return self._fd
+
+    @property
     def known_size(self) -> int | None:
         """Size in bytes, where it is known."""
         return self._size

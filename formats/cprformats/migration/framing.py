@@ -14,6 +14,7 @@ from itertools import islice
 from cprformats.errors import FormatError, Unsupported, WrongFormat
 from cprformats.fields import Field, Kind
 from cprformats.layout import read_record
+from cprformats.memory.batch import RamSink
 from cprformats.migration.commands import read_command
 from cprformats.migration.configuration import read_configuration
 from cprformats.migration.device import Decoder
@@ -28,12 +29,20 @@ from cprformats.migration.locate import (
     load_vmdesc,
 )
 from cprformats.migration.model import Command, Configuration, Located, Piece, Section
-from cprformats.migration.ram import RamContext, RamMark, RamWalker
+from cprformats.migration.ramfeed import give_discard, give_marks
+from cprformats.migration.ramparts import RamContext
+from cprformats.migration.ramreader import RamReader
 from cprformats.migration.ramstats import RamCounter
 from cprformats.migration.rules import find_handler
 from cprformats.migration.version2 import read_records, read_total
 from cprformats.migration.vmdesc import MAX_VMDESC_BYTES, DeviceDesc, VmDesc
-from cprformats.migration.wire import FILE_HEADER, MAGIC, VERSION, VERSION_COMPAT, SectionType
+from cprformats.migration.wire import (
+    FILE_HEADER,
+    MAGIC,
+    VERSION,
+    VERSION_COMPAT,
+    SectionType,
+)
 from cprformats.reader import Reader
 from cprformats.source import Source
 
@@ -61,18 +70,23 @@ class Framer:
         offset: int,
         end: int | None,
         progress: Callable[[int], None] | None,
+        sink: RamSink | None = None,
+        *,
+        keep_going: bool = False,
     ) -> None:
         self.source = source
         self.offset = offset
         self.limit = end  # of the stream, or of the package that is being read
         self._stream_end = end
         self.progress = progress
+        self.sink = sink
         self.version = VERSION
         self.configuration: Configuration | None = None
         self.items = ItemList()
         self.vmdesc: VmDesc | None = None
         self.context = RamContext(_DEFAULT_PAGE_SIZE)
         self.ram = RamCounter(source, self.context)
+        self.pages = RamReader(source, self.ram, sink, progress, keep_going=keep_going)
         self.footers: bool | None = None
         self.warnings: list[str] = []
         self.error: FormatError | None = None
@@ -80,7 +94,6 @@ class Framer:
         self._devices: dict[tuple[str, int], DeviceDesc] = {}
         self._searched = False
         self._ids: dict[int, Section] = {}
-        self._block = ""
         self._repeats = Repeats(source)
         self._stateless = False
         self._count = 0
@@ -98,6 +111,8 @@ class Framer:
                 self._tail()
         except FormatError as error:
             self.error = error
+        if self.pages.gaps:
+            self.error = self.pages.gaps[0].error
 
     def missed_page_size(self) -> bool:
         """Say whether the description tells another page size than RAM was read with.
@@ -187,7 +202,11 @@ class Framer:
             if kind[0] == SectionType.EOF:
                 raise self._reader().damaged("EOF inside a packaged stream")
             self._count_item()
-            self._part(kind[0], items)
+            try:
+                self._part(kind[0], items)
+            except FormatError as error:
+                if not self._skip_to_ram(error, items):
+                    raise
             if self.progress is not None:
                 self.progress(self.offset)
 
@@ -202,6 +221,8 @@ class Framer:
         items.append(replace(section, offset=self.offset))
         if section.holds_ram:
             self.ram.add_marks(section.body_size)
+            if self.sink is not None:
+                give_marks(self.sink, self.source, section)
         self.offset += size
         return True
 
@@ -230,6 +251,8 @@ class Framer:
         self.offset = reader.offset
         if name == "POSTCOPY_ADVISE" and field.size > FOOTER_SIZE:
             self._set(postcopy=True)
+        if name == "POSTCOPY_RAM_DISCARD" and self.sink is not None:
+            give_discard(self.sink, field)
         size = field.size + packaged
         command = Command(number, name, field.offset, size, self.source)
         items.append(command)
@@ -299,26 +322,24 @@ class Framer:
             self._repeats.learn(found)
 
     def _ram_section(self, head: Section, items: ItemList) -> Section:
-        end = head.body_offset
-        self.ram.enter(head.offset, self._block)
-        self._stateless = True
-        walker = RamWalker(
-            self.source, head.body_offset, self.context, self.ram.blocks, self._block, self.limit
-        )
         try:
-            for part in walker.parts():
-                self.ram.add(part)
-                self._stateless = self._stateless and isinstance(part, RamMark)
-                end = walker.offset
-                if self.progress is not None:
-                    self.progress(end)
+            end, self._stateless = self.pages.section(head, self.context, self.limit)
         except FormatError:
-            size = end - head.body_offset
+            size = self.pages.done - head.body_offset
             items.append(replace(head, body_size=size, located=Located.CUT))
-            self.offset = end
+            self.offset = self.pages.done
             raise
-        self._block = walker.block
         return replace(head, body_size=end - head.body_offset, located=Located.ITSELF)
+
+    def _skip_to_ram(self, error: FormatError, items: ItemList) -> bool:
+        """Go on with RAM behind a part that can't be read; say whether there is any."""
+        resume = self.pages.resume(error, self.offset, self.context, self.limit)
+        if resume is None:
+            return False
+        self.offset = resume.offset + (FOOTER_SIZE if resume.footer else 0)
+        if not resume.footer:
+            self._section(self.pages.head_at(resume.offset), items)
+        return True
 
     def _device_body(self, head: Section) -> tuple[int, Located, DeviceDesc | None]:
         self._search_vmdesc()

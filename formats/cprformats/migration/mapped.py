@@ -15,11 +15,14 @@ Source: QEMU migration/ram.c (mapped_ram_setup_ramblock, parse_ramblock_mapped_r
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cprformats.errors import Unsupported
+from cprformats.errors import Damaged, Unsupported
 from cprformats.fields import Kind
 from cprformats.layout import read_record
+from cprformats.memory.batch import PageCode
 from cprformats.migration.wire import MAPPED_RAM_HEADER
 from cprformats.reader import Reader
 from cprformats.source import Source
@@ -28,6 +31,14 @@ __all__ = ["MappedRam", "read_mapped"]
 
 _LONG_BITS = 64
 _PIECE_BYTES = 1 << 16
+#: Runs are looked for in pieces of so many bytes of bitmap.
+_STEP_BYTES = 4096
+_UNIFORM = re.compile(rb"(?s)(.)\1*")
+#: Eight pages for each byte of a bitmap: bit 0 is the first.
+_KINDS = tuple(
+    bytes(PageCode.DATA if byte >> bit & 1 else PageCode.ZERO for bit in range(8))
+    for byte in range(256)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +57,75 @@ class MappedRam:
     bitmap_size: int
     pages_offset: int
 
-    def present(self, source: Source) -> int:
-        """Count the pages that the bitmap marks."""
-        end = self.bitmap_offset + self.bitmap_size
-        return sum(
-            int.from_bytes(source.read_at(at, min(_PIECE_BYTES, end - at))).bit_count()
-            for at in range(self.bitmap_offset, end, _PIECE_BYTES)
-        )
+    def present(self, source: Source, first: int = 0, end: int | None = None) -> int:
+        """Count the pages that the bitmap marks, of pages `first` to `end` - 1."""
+        end = 8 * self.bitmap_size if end is None else end
+        found = 0
+        while first < end:
+            stop = min((first // (8 * _PIECE_BYTES) + 1) * 8 * _PIECE_BYTES, end)
+            bits = int.from_bytes(self._bitmap(source, first // 8, -(-stop // 8)), "little")
+            bits = bits >> first % 8 & (1 << stop - first) - 1
+            found += bits.bit_count()
+            first = stop
+        return found
+
+    def check(self, source: Source, pages: int, block: str) -> None:
+        """Check that no bit is set behind the last page.
+
+        Raises:
+            Damaged: one is.
+        """
+        tail = int.from_bytes(self._bitmap(source, pages // 8, self.bitmap_size), "little")
+        extra = tail >> pages % 8
+        if extra:
+            page = pages + (extra & -extra).bit_length() - 1
+            raise Damaged.mismatch(
+                "page that the bitmap marks",
+                f"below {pages:#x}",
+                f"{page:#x}",
+                offset=self.bitmap_offset + page // 8,
+                path=("ram", block),
+            )
+
+    def kinds(self, source: Source, first: int, count: int) -> bytes:
+        """Give `PageCode.DATA` for each page that the bitmap marks, else `PageCode.ZERO`."""
+        low = first // 8
+        bitmap = self._bitmap(source, low, -(-(first + count) // 8))
+        return b"".join(map(_KINDS.__getitem__, bitmap))[first - 8 * low :][:count]
+
+    def runs(self, source: Source, first: int, end: int) -> Iterator[tuple[int, int, bool]]:
+        """Give runs of pages that are marked or not: first page, number, marked."""
+        start, count, there = first, 0, False
+        for begin, size, marked in self._pieces(source, first, end):
+            if marked == there:
+                count += size
+                continue
+            if count:
+                yield start, count, there
+            start, count, there = begin, size, marked
+        if count:
+            yield start, count, there
+
+    def _pieces(self, source: Source, first: int, end: int) -> Iterator[tuple[int, int, bool]]:
+        while first < end:
+            stop = min((first // (8 * _STEP_BYTES) + 1) * 8 * _STEP_BYTES, end)
+            bitmap = self._bitmap(source, first // 8, -(-stop // 8))
+            if bitmap.count(bitmap[0]) == len(bitmap) and bitmap[0] in (0, 255):
+                yield first, stop - first, bitmap[0] == 255
+            else:
+                kinds = b"".join(map(_KINDS.__getitem__, bitmap))[first % 8 :][: stop - first]
+                for match in _UNIFORM.finditer(kinds):
+                    marked = match[0][0] == PageCode.DATA
+                    yield first + match.start(), match.end() - match.start(), marked
+            first = stop
+
+    def _bitmap(self, source: Source, low: int, high: int) -> bytes:
+        data = source.read_at(self.bitmap_offset + low, high - low)
+        if len(data) < high - low:
+            raise Damaged.mismatch(
+                "bytes of bitmap", high - low, len(data), offset=self.bitmap_offset + low
+            )
+        return data
 
 
 def read_mapped(reader: Reader, used_length: int) -> MappedRam:

@@ -14,7 +14,7 @@
 
 A record without CONTINUE names its block; the name then holds for the records
 that follow, also in the next section. Records that follow each other without
-a surprise are given as one `RamRun`: never one object per page.
+a surprise are given as one `RamBatch` or `RamRun`: never one object per page.
 
 Source: QEMU migration/ram.c (ram_save_setup, save_page_header,
 ram_load_precopy), 5.2 to 11.1.
@@ -22,143 +22,49 @@ ram_load_precopy), 5.2 to 11.1.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import StrEnum
 from itertools import islice
 
-from cprformats.codecs import DataRef
 from cprformats.errors import Damaged, FormatError, Truncated, Unsupported
-from cprformats.fields import Field, Kind
-from cprformats.migration.mapped import MappedRam, read_mapped
+from cprformats.fields import Kind
+from cprformats.memory.batch import PageCode, RamBatch
+from cprformats.migration.mapped import read_mapped
+from cprformats.migration.ramparts import (
+    RamBlock,
+    RamBlocks,
+    RamContext,
+    RamEvent,
+    RamMark,
+    RamPart,
+    merge_runs,
+)
 from cprformats.migration.wire import RamFlag
 from cprformats.reader import Reader
 from cprformats.source import Source
 
-__all__ = [
-    "PageKind",
-    "RamBlock",
-    "RamBlocks",
-    "RamContext",
-    "RamMark",
-    "RamPart",
-    "RamRun",
-    "RamWalker",
-    "run_fields",
-]
+__all__ = ["RamWalker"]
 
 #: A window grows up to this: most sections of a live migration are small.
-_WINDOW_BYTES = 4 << 20
+_WINDOW_BYTES = 512 << 10
 _FIRST_WINDOW_BYTES = 16 << 10
-_PAGES_PER_GROUP = 1024
 #: A guest with thousands of hotplugged DIMMs and devices stays below.
 _MAX_BLOCKS = 16_384
+_WORD = struct.Struct(">Q")
 
-
-class PageKind(StrEnum):
-    """How a page's contents were sent."""
-
-    ZERO = "zero"
-    DATA = "data"
-    XBZRLE = "xbzrle"
-    COMPRESSED = "compressed"
-
-
-_KINDS = {
-    RamFlag.ZERO: PageKind.ZERO,
-    RamFlag.PAGE: PageKind.DATA,
-    RamFlag.XBZRLE: PageKind.XBZRLE,
-    RamFlag.COMPRESS_PAGE: PageKind.COMPRESSED,
+# The loop over the records works on plain numbers: an IntFlag costs more than a record.
+_MEM_SIZE, _EOS, _CONTINUE = int(RamFlag.MEM_SIZE), int(RamFlag.EOS), int(RamFlag.CONTINUE)
+_MARKS = (int(RamFlag.HOOK), int(RamFlag.MULTIFD_FLUSH))
+_CODES = {
+    int(RamFlag.ZERO): PageCode.ZERO,
+    int(RamFlag.PAGE): PageCode.DATA,
+    int(RamFlag.XBZRLE): PageCode.XBZRLE,
+    int(RamFlag.COMPRESS_PAGE): PageCode.COMPRESSED,
 }
-_CONTENTS = RamFlag.ZERO | RamFlag.PAGE | RamFlag.XBZRLE | RamFlag.COMPRESS_PAGE
-
-
-@dataclass(frozen=True, slots=True)
-class RamBlock:
-    """One RAMBlock of the block list.
-
-    Attributes:
-        idstr: the block's name.
-        used_length: in bytes.
-        page_size: of the backing memory, where it was sent (postcopy).
-        address: of the memory region, where it was sent (x-ignore-shared).
-        mapped: where its pages lie in the file (mapped-ram), if there.
-    """
-
-    idstr: str
-    used_length: int
-    page_size: int | None = None
-    address: int | None = None
-    mapped: MappedRam | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RamRun:
-    """Page records of one block that follow each other, pages and bytes both.
-
-    Attributes:
-        block: idstr of the block.
-        address: offset of the first page in the block, in bytes.
-        count: pages.
-        kind: how they were sent.
-        offset: of the first record, absolute.
-        size: bytes of the records, heads included.
-        named: the first record carries the block's name.
-    """
-
-    block: str
-    address: int
-    count: int
-    kind: PageKind
-    offset: int
-    size: int
-    named: bool
-
-
-@dataclass(frozen=True, slots=True)
-class RamBlocks:
-    """The block list (MEM_SIZE).
-
-    Attributes:
-        blocks: in file order.
-        field: the list decoded, with bitmaps and pages under mapped-ram.
-    """
-
-    blocks: tuple[RamBlock, ...]
-    field: Field
-
-
-@dataclass(frozen=True, slots=True)
-class RamMark:
-    """A record without a page: EOS, HOOK, MULTIFD_FLUSH.
-
-    Attributes:
-        flag: which.
-        field: the record decoded.
-    """
-
-    flag: RamFlag
-    field: Field
-
-
-RamPart = RamBlocks | RamRun | RamMark
-
-
-@dataclass(frozen=True, slots=True)
-class RamContext:
-    """What the rest of the stream says about how to read RAM.
-
-    Attributes:
-        page_size: target page size in bytes.
-        ignore_shared: x-ignore-shared is on: blocks carry an address.
-        mapped_ram: mapped-ram is on: blocks carry a bitmap and all their pages.
-        postcopy: POSTCOPY_ADVISE was seen: blocks of large pages carry their size.
-    """
-
-    page_size: int
-    ignore_shared: bool = False
-    mapped_ram: bool = False
-    postcopy: bool = False
+_CONTENTS = sum(_CODES)
+_NEXT_PAGE = int(RamFlag.PAGE | RamFlag.CONTINUE)
+_NEXT_ZERO = int(RamFlag.ZERO | RamFlag.CONTINUE)
+_DATA, _ZERO, _ZERO_BYTES = int(PageCode.DATA), int(PageCode.ZERO), 9
 
 
 class RamWalker:
@@ -192,8 +98,8 @@ class RamWalker:
         self._window_offset = offset
         self._reach = _FIRST_WINDOW_BYTES
 
-    def parts(self) -> Iterator[RamPart]:
-        """Give the parts up to and with EOS.
+    def events(self) -> Iterator[RamEvent]:
+        """Give block lists, batches of pages and marks up to and with EOS.
 
         Raises:
             Truncated: the stream ends inside a record.
@@ -201,19 +107,23 @@ class RamWalker:
         """
         while True:
             word = int.from_bytes(self._bytes("record", 8))
-            flags = RamFlag(word & (self.context.page_size - 1))
+            flags = word & (self.context.page_size - 1)
             address = word - flags
-            if flags & RamFlag.MEM_SIZE:
+            if flags & _MEM_SIZE:
                 yield self._block_list(address)
             elif flags & _CONTENTS:
-                yield self._run(flags, address)
-            elif flags & RamFlag.EOS:
+                yield self._batch(flags, address)
+            elif flags & _EOS:
                 yield self._mark(RamFlag.EOS)
                 return
-            elif flags in (RamFlag.HOOK, RamFlag.MULTIFD_FLUSH):
-                yield self._mark(flags)
+            elif flags in _MARKS:
+                yield self._mark(RamFlag(flags))
             else:
                 raise self._error(f"unknown flags {flags:#x} of a RAM record")
+
+    def parts(self) -> Iterator[RamPart]:
+        """Give the same with the pages as runs of one kind."""
+        return merge_runs(self.events(), self.context.page_size)
 
     # -- parts ----------------------------------------------------------------
 
@@ -261,31 +171,37 @@ class RamWalker:
                     mapped = read_mapped(reader, used_length)
         return RamBlock(idstr, used_length, page_size, address, mapped)
 
-    def _run(self, flags: RamFlag, address: int) -> RamRun:
-        start, named = self.offset, not flags & RamFlag.CONTINUE
-        head = 8
-        if named:
+    def _batch(self, flags: int, address: int) -> RamBatch:
+        start, head = self.offset, 8
+        if not flags & _CONTINUE:
             length = self._bytes("record", 9)[8]
             name = self._bytes("block name", 9 + length)[9:]
             self.block = name.decode("utf-8", "surrogateescape")
             head = 9 + length
         block = self._known_block()
-        content = flags & _CONTENTS
-        if content not in _KINDS:
+        if block.mapped is not None and block.mapped.pages_offset:
+            raise self._error(f"flags {flags:#x} of a record for a block of mapped-ram", start)
+        code = _CODES.get(flags & _CONTENTS)
+        if code is None:
             raise self._error(f"contradicting flags {flags:#x} of a RAM record")
-        self._contents(RamFlag(content), head)
-        count = 1
-        if content in (RamFlag.PAGE, RamFlag.ZERO):
-            count += self._extend(RamFlag(content), address, block)
-        end = address + count * self.context.page_size
-        if end > _round_up(block.used_length, self.context.page_size):
+        size = head + self._content_size(code, head)
+        if code is PageCode.ZERO and self._bytes("page record", size)[head]:
+            code = PageCode.FILL
+        self._advance(size)
+        page_size = self.context.page_size
+        room = -(-block.used_length // page_size) - address // page_size
+        if room < 1:
             raise self._error(
                 f"page {address:#x}: expected an offset below {block.used_length:#x}, "
-                f"found {end - self.context.page_size:#x}",
+                f"found {address:#x}",
                 start,
             )
-        kind = _KINDS[RamFlag(content)]
-        return RamRun(self.block, address, count, kind, start, self.offset - start, named)
+        kinds = bytes([code])
+        if code in (PageCode.DATA, PageCode.ZERO):
+            kinds += self._extend(address + page_size, room - 1)
+        begin, end = start - self._window_offset, self.offset - self._window_offset
+        data = memoryview(self._window)[begin:end]
+        return RamBatch(self.block, address, kinds, start, end - begin, head, data)
 
     def _known_block(self) -> RamBlock:
         block = self.blocks.get(self.block)
@@ -294,48 +210,55 @@ class RamWalker:
             raise self._error(f"unknown RAMBlock {self.block!r}; listed: {known}")
         return block
 
-    def _contents(self, content: RamFlag, head: int) -> None:
-        """Go behind the contents of the record here, whose head has `head` bytes."""
-        if content == RamFlag.PAGE:
-            size = self.context.page_size
-        elif content == RamFlag.ZERO:
-            size = 1
-        elif content == RamFlag.XBZRLE:
-            size = 3 + int.from_bytes(self._bytes("XBZRLE head", head + 3)[head + 1 :])
-        else:
-            size = 4 + int.from_bytes(self._bytes("compressed page", head + 4)[head:])
-            limit = 2 * self.context.page_size + 64
-            if size > limit:
-                raise self._error(f"compressed page: expected at most {limit}, found {size}")
-        self._advance(head + size)
+    def _content_size(self, code: PageCode, head: int) -> int:
+        """Say how many bytes follow the head of the record here."""
+        if code is PageCode.DATA:
+            return self.context.page_size
+        if code is PageCode.ZERO:
+            return 1
+        if code is PageCode.XBZRLE:
+            return 3 + int.from_bytes(self._bytes("XBZRLE head", head + 3)[head + 1 :])
+        size = 4 + int.from_bytes(self._bytes("compressed page", head + 4)[head:])
+        limit = 2 * self.context.page_size + 64
+        if size > limit:
+            raise self._error(f"compressed page: expected at most {limit}, found {size}")
+        return size
 
-    def _extend(self, content: RamFlag, address: int, block: RamBlock) -> int:
-        """Go on while the next record is the next page of the same kind.
+    def _extend(self, address: int, most: int) -> bytes:
+        """Go on while the record here is the next page, zero or not, as far as the window goes.
 
-        This loop sees every page of the file: one compare for each.
+        This loop sees every page of the file: one or two compares for each.
         """
-        page_size = self.context.page_size
-        stride = 8 + (page_size if content == RamFlag.PAGE else 1)
-        wanted = int((address + page_size) | content | RamFlag.CONTINUE)
-        step, count = page_size, 0
-        most = (block.used_length - address - 1) // page_size
-        from_bytes = int.from_bytes
-        while count < most:
-            window, begin = self._window, self.offset - self._window_offset
-            position, last = begin, len(window) - stride
-            while position <= last and count < most:
-                if from_bytes(window[position : position + 8]) != wanted:
-                    self.offset += position - begin
-                    return count
+        window, position = self._window, self.offset - self._window_offset
+        page_size, head_of = self.context.page_size, _WORD.unpack_from
+        stride = 8 + page_size
+        last = len(window) - stride
+        page = address | _NEXT_PAGE
+        to_zero = _NEXT_ZERO - _NEXT_PAGE
+        kinds: list[int] = []
+        add = kinds.append
+        while position <= last:
+            word = head_of(window, position)[0]
+            if word == page:
                 position += stride
-                wanted += step
-                count += 1
-            self.offset += position - begin
-            if not self._refill(stride):
-                # Fewer bytes are left than the record needs; if it is one of
-                # ours it is cut, and the caller's next read says so.
-                return count
-        return count
+                add(_DATA)
+            elif word == page + to_zero and not window[position + 8]:
+                position += _ZERO_BYTES
+                add(_ZERO)
+            else:
+                break
+            page += page_size
+        if len(kinds) > most:
+            return self._cut(kinds, most)
+        self.offset = self._window_offset + position
+        return bytes(kinds)
+
+    def _cut(self, kinds: list[int], most: int) -> bytes:
+        """Take only the pages that the block has room for."""
+        kept = bytes(kinds[:most])
+        data = kept.count(_DATA)
+        self.offset += data * (8 + self.context.page_size) + (most - data) * _ZERO_BYTES
+        return kept
 
     # -- bytes ------------------------------------------------------------------
 
@@ -362,9 +285,9 @@ class RamWalker:
         return data
 
     def _advance(self, count: int) -> None:
-        """Go `count` bytes on; they must all be there."""
+        """Go `count` bytes on; they must all be there, and are in the window afterwards."""
         begin = self.offset - self._window_offset
-        if begin + count > len(self._window) and not self._refill(count):
+        if not 0 <= begin <= len(self._window) - count and not self._refill(count):
             raise Truncated(
                 "page record", count, len(self._window), offset=self.offset, path=self._path()
             )
@@ -379,38 +302,6 @@ class RamWalker:
     def _error(self, message: str, offset: int | None = None) -> FormatError:
         place = self.offset if offset is None else offset
         return Damaged(message, offset=place, path=self._path())
-
-
-def run_fields(source: Source, run: RamRun, page_size: int) -> Iterator[Field]:
-    """Decode the records of a run again, page by page, in groups of bounded size."""
-    reader = Reader(source, run.offset, run.offset + run.size, kind=Kind.RAM_HEAD)
-    done = 0
-    while done < run.count:
-        start = reader.offset
-        pages = min(run.count - done, _PAGES_PER_GROUP)
-        reader = Reader(source, start, run.offset + run.size, kind=Kind.RAM_HEAD)
-        for number in range(done, done + pages):
-            _record(reader, run, named=run.named and number == 0, page_size=page_size)
-        first = run.address + done * page_size
-        done += pages
-        yield reader.finish(f"{run.block}+{first:#x}", f"{run.kind} pages")
-
-
-def _record(reader: Reader, run: RamRun, *, named: bool, page_size: int) -> None:
-    reader.number("record", "u64be", meaning="ram-flags")
-    if named:
-        reader.counted_text("idstr")
-    if run.kind is PageKind.ZERO:
-        reader.number("fill", "u8", kind=Kind.PAGE)
-    elif run.kind is PageKind.DATA:
-        ref = DataRef(reader.source, reader.offset, page_size)
-        offset = reader.offset
-        reader.add(Field("page", "page", "bytes", Kind.PAGE, offset, page_size, ref))
-    elif run.kind is PageKind.XBZRLE:
-        reader.number("encoding", "u8")
-        reader.blob("delta", reader.number("length", "u16be"), kind=Kind.PAGE)
-    else:
-        reader.blob("zlib", reader.number("length", "u32be"), kind=Kind.PAGE)
 
 
 def _is_page_size(data: bytes) -> bool:

@@ -7,14 +7,16 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from cprformats.fields import Kind, Tally, tally
-from cprformats.migration.ram import (
+from cprformats.memory.batch import PageCode, RamBatch
+from cprformats.migration.ramparts import (
+    KINDS,
     PageKind,
     RamBlock,
     RamBlocks,
     RamContext,
-    RamPart,
-    RamRun,
+    RamEvent,
 )
+from cprformats.migration.wire import RamFlag
 from cprformats.source import Source
 
 __all__ = ["BlockStats", "RamCounter", "RamStats"]
@@ -47,6 +49,7 @@ class RamStats:
             from there on; only where it changed.
         per_block: counts, in the same order.
         tally: bytes of all RAM bodies by kind.
+        flushes: there is a MULTIFD_FLUSH: pages are in other channels.
     """
 
     context: RamContext
@@ -54,6 +57,7 @@ class RamStats:
     entries: tuple[tuple[int, str], ...]
     per_block: tuple[BlockStats, ...]
     tally: Tally
+    flushes: bool = False
 
     def block_at(self, offset: int) -> str:
         """Give the block that CONTINUE stood for where a section begins."""
@@ -72,6 +76,7 @@ class RamCounter:
     _pages: dict[str, Counter[PageKind]] = field(default_factory=dict)
     _bytes: Counter[str] = field(default_factory=Counter)
     _kinds: Counter[Kind] = field(default_factory=Counter)
+    _flushes: bool = False
 
     def enter(self, offset: int, block: str) -> None:
         """Note which block CONTINUE stands for where a section begins."""
@@ -82,30 +87,40 @@ class RamCounter:
         """Count the bytes of records without pages."""
         self._kinds[Kind.RAM_HEAD] += size
 
-    def add(self, part: RamPart) -> None:
-        """Count one part."""
-        if isinstance(part, RamRun):
-            self._add_run(part)
+    def add(self, event: RamEvent) -> None:
+        """Count one event."""
+        if isinstance(event, RamBatch):
+            self._add_batch(event)
             return
-        for kind, size in tally([part.field]).by_kind.items():
+        for kind, size in tally([event.field]).by_kind.items():
             self._kinds[kind] += size
-        if isinstance(part, RamBlocks):
-            for block in part.blocks:
+        if isinstance(event, RamBlocks):
+            for block in event.blocks:
                 self._add_mapped(block)
-
-    def _add_run(self, run: RamRun) -> None:
-        self._pages.setdefault(run.block, Counter())[run.kind] += run.count
-        self._bytes[run.block] += run.size
-        if run.kind is PageKind.DATA:
-            payload = run.count * self.context.page_size
-        elif run.kind is PageKind.ZERO:
-            payload = run.count
         else:
-            # A run of this kind is one record: 8 bytes, the name, then its own head.
-            name = 1 + len(run.block.encode("utf-8", "surrogateescape")) if run.named else 0
-            payload = run.size - 8 - name - (3 if run.kind is PageKind.XBZRLE else 4)
+            self._flushes = self._flushes or event.flag is RamFlag.MULTIFD_FLUSH
+
+    def _add_batch(self, batch: RamBatch) -> None:
+        pages = self._pages.setdefault(batch.block, Counter())
+        data, zero = batch.kinds.count(PageCode.DATA), batch.kinds.count(PageCode.ZERO)
+        if data:
+            pages[PageKind.DATA] += data
+        if zero:
+            pages[PageKind.ZERO] += zero
+        self._bytes[batch.block] += batch.size
+        payload = data * self.context.page_size + zero
+        if not payload:
+            payload = self._odd(batch, pages)
         self._kinds[Kind.PAGE] += payload
-        self._kinds[Kind.RAM_HEAD] += run.size - payload
+        self._kinds[Kind.RAM_HEAD] += batch.size - payload
+
+    def _odd(self, batch: RamBatch, pages: Counter[PageKind]) -> int:
+        """Count a page of the kinds that come alone; give the size of its contents."""
+        code = PageCode(batch.kinds[0])
+        pages[KINDS[code]] += 1
+        # In front of the contents: XBZRLE has 3 bytes, a compressed page 4, a fill byte none.
+        own_head = {PageCode.XBZRLE: 3, PageCode.COMPRESSED: 4}.get(code, 0)
+        return batch.size - batch.head - own_head
 
     def _add_mapped(self, block: RamBlock) -> None:
         mapped = block.mapped
@@ -129,4 +144,5 @@ class RamCounter:
             tuple(self._entries),
             per_block,
             Tally(dict(self._kinds)),
+            self._flushes,
         )

@@ -26,11 +26,15 @@ from dataclasses import dataclass
 
 from cprformats.errors import FormatError
 from cprformats.fields import Field, Tally, tally
+from cprformats.memory.batch import RamSink
 from cprformats.migration.device import decode_frame, decode_section
 from cprformats.migration.framing import Framer
 from cprformats.migration.model import Command, Configuration, Item, Piece, Section
-from cprformats.migration.ram import RamPart, RamRun, RamWalker, run_fields
+from cprformats.migration.ram import RamWalker
+from cprformats.migration.ramfields import run_fields
+from cprformats.migration.ramparts import RamEvent, RamPart, RamRun, merge_runs
 from cprformats.migration.ramstats import RamStats
+from cprformats.migration.resync import Gap
 from cprformats.migration.vmdesc import VmDesc
 from cprformats.migration.wire import SectionType
 from cprformats.source import Source
@@ -60,6 +64,7 @@ class MigrationStream:
         footers: whether sections end in footers; None without any section.
         warnings: oddities that don't stop a reader.
         error: what ended the reading early, if something did.
+        gaps: what was passed over; only where the reader was told to go on.
     """
 
     source: Source
@@ -74,6 +79,7 @@ class MigrationStream:
     footers: bool | None
     warnings: tuple[str, ...]
     error: FormatError | None
+    gaps: tuple[Gap, ...] = ()
 
     @property
     def machine(self) -> str:
@@ -82,7 +88,13 @@ class MigrationStream:
 
     def sections(self) -> Iterator[Section]:
         """Give all sections in file order, those inside PACKAGED too."""
-        yield from _sections(self.items)
+        for item in self.flat():
+            if isinstance(item, Section):
+                yield item
+
+    def flat(self) -> Iterator[Item]:
+        """Give all parts in file order, those inside PACKAGED behind their command."""
+        yield from _flat(self.items)
 
     def decode(self, section: Section) -> tuple[Field, tuple[str, ...]]:
         """Decode a device section: its tree, and notices of what did not fit.
@@ -97,10 +109,26 @@ class MigrationStream:
         Raises:
             NotKept: the stream came through a pipe and its pages are gone.
         """
+        return merge_runs(self.ram_events(section), self.page_size)
+
+    def ram_events(self, section: Section) -> Iterator[RamEvent]:
+        """Give the same with the pages in batches, as they are read.
+
+        Raises:
+            NotKept: the stream came through a pipe and its pages are gone.
+        """
         walker = self.ram_walker(section)
-        parts = walker.parts()
+        events = walker.events()
         while walker.offset < section.body_end:
-            yield next(parts)
+            try:
+                event = next(events)
+            except FormatError as error:
+                gap = next((gap for gap in self.gaps if gap.offset == error.offset), None)
+                if gap is None:
+                    raise
+                walker.offset, events = gap.offset + gap.size, walker.events()
+                continue
+            yield event
 
     def ram_walker(self, section: Section) -> RamWalker:
         """Make a walker over the body of one RAM section; of one that is cut it raises."""
@@ -144,7 +172,7 @@ class MigrationStream:
         """
         counts = Counter(self.ram.tally.by_kind)
         seen: dict[bytes, Tally] = {}
-        for item in self._flat(self.items):
+        for item in self.flat():
             key = repeat_key(self.source, item)
             found = None if key is None else seen.get(key)
             if found is None:
@@ -153,12 +181,6 @@ class MigrationStream:
                 seen[key] = found
             counts.update(found.by_kind)
         return Tally(dict(counts))
-
-    def _flat(self, items: Sequence[Item]) -> Iterator[Item]:
-        for item in items:
-            yield item
-            if isinstance(item, Command):
-                yield from self._flat(item.inner)
 
     def _all_but_ram(self, item: Item) -> tuple[Field, ...]:
         if isinstance(item, Section):
@@ -179,12 +201,11 @@ def repeat_key(source: Source, item: Item) -> bytes | None:
     return source.read_at(item.offset, size) if size <= _REPEAT_BYTES else None
 
 
-def _sections(items: Sequence[Item]) -> Iterator[Section]:
+def _flat(items: Sequence[Item]) -> Iterator[Item]:
     for item in items:
-        if isinstance(item, Section):
-            yield item
-        elif isinstance(item, Command):
-            yield from _sections(item.inner)
+        yield item
+        if isinstance(item, Command):
+            yield from _flat(item.inner)
 
 
 def read_stream(
@@ -193,6 +214,8 @@ def read_stream(
     end: int | None = None,
     *,
     progress: Progress | None = None,
+    sink: RamSink | None = None,
+    keep_going: bool = False,
 ) -> MigrationStream:
     """Frame the stream that begins at `offset`.
 
@@ -204,15 +227,22 @@ def read_stream(
         end: where the data that may belong to the stream ends; None for the
             source's end.
         progress: called now and then with the offset reached.
+        sink: is given the RAM as it is read; what it raises passes through, but a
+            `FormatError` counts as damage of the stream.
+        keep_going: behind damage in RAM go on with the next record that can't be taken
+            for something else; `gaps` has what is between. The trees of such a
+            stream do not tile its bytes.
 
     Raises:
         WrongFormat: there is no magic.
         Unsupported: a version that is neither 2 nor 3.
     """
-    framer = Framer(source, offset, end, progress)
+    framer = Framer(source, offset, end, progress, sink, keep_going=keep_going)
     framer.run()
     if framer.error is not None and framer.missed_page_size():
-        framer = Framer(source, offset, end, progress)
+        if sink is not None:
+            sink.restart()
+        framer = Framer(source, offset, end, progress, sink, keep_going=keep_going)
         framer.run()
     return MigrationStream(
         source,
@@ -227,4 +257,5 @@ def read_stream(
         framer.footers,
         tuple(framer.warnings),
         framer.error,
+        tuple(framer.pages.gaps),
     )

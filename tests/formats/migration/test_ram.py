@@ -10,15 +10,9 @@ from cprformats.encode import encode
 from cprformats.errors import Damaged, Truncated, Unsupported
 from cprformats.fields import Kind, leaves
 from cprformats.migration import Located, MigrationStream
-from cprformats.migration.ram import (
-    PageKind,
-    RamBlocks,
-    RamContext,
-    RamMark,
-    RamRun,
-    RamWalker,
-    run_fields,
-)
+from cprformats.migration.ram import RamWalker
+from cprformats.migration.ramfields import run_fields
+from cprformats.migration.ramparts import PageKind, RamBlocks, RamContext, RamMark, RamRun
 from cprformats.migration.wire import RamFlag
 from cprformats.source import BytesSource
 
