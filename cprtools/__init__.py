@@ -7,6 +7,9 @@
     print(state.stream.machine)
     for section in state.stream.sections():
         field, notices = state.stream.decode(section)
+
+    with cprtools.open_memory("qemu.sav") as memory:
+        print(memory["pc.ram"].read(0x7c00, 512))
 """
 
 from __future__ import annotations
@@ -15,9 +18,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cprtools.memory.opening import Memory, open_memory
     from cprtools.statefile import Layer, StateFile, open
 
-__all__ = ["Layer", "StateFile", "__version__", "open"]
+__all__ = ["Layer", "Memory", "StateFile", "__version__", "open", "open_memory"]
 __version__ = "0.1.0"
 
 
@@ -25,4 +29,6 @@ def __getattr__(name: str) -> object:
     """Import the readers when they are first used: `--version` needs none of them."""
     if name in {"Layer", "StateFile", "open"}:
         return getattr(import_module("cprtools.statefile"), name)
+    if name in {"Memory", "open_memory"}:
+        return getattr(import_module("cprtools.memory.opening"), name)
     raise AttributeError(f"module 'cprtools' has no attribute {name!r}")

@@ -15,6 +15,7 @@ import stat
 import sys
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -29,8 +30,9 @@ from cprformats.source import FileSource, Source, SpoolSource
 
 if TYPE_CHECKING:
     from cprformats.container.compressed import Compressed
+    from cprformats.memory.batch import RamSink
 
-__all__ = ["Content", "Layer", "StateFile", "Unreadable", "open"]
+__all__ = ["Content", "Layer", "StateFile", "Unreadable", "open", "unpacked"]
 
 Progress = Callable[[int], None]
 
@@ -162,6 +164,8 @@ def open(  # noqa: A001 (cprtools.open reads as it should)
     progress: Progress | None = None,
     snapshot: str | None = None,
     keep_all: bool = False,
+    sink: RamSink | None = None,
+    keep_going: bool = False,
 ) -> StateFile:
     """Open a file, or standard input for ``-``.
 
@@ -172,13 +176,16 @@ def open(  # noqa: A001 (cprtools.open reads as it should)
             last one that has a VM state.
         keep_all: keep guest pages too where the data flows only once (a pipe), in a
             temporary file: then they can be read and written again.
+        sink: is given the RAM of a migration stream while it is read; see
+            `cprformats.memory`.
+        keep_going: behind damage in RAM go on with what can still be read of it.
 
     Raises:
         OSError: it can't be opened or read, or is a directory or a character device.
         FormatError: its outermost layer is of no kind that we read, or it has no such
             snapshot.
     """
-    opener = _Opener(progress, snapshot, keep_all)
+    opener = _Opener(progress, snapshot, keep_all, sink, keep_going)
     try:
         opener.run(opener.source(str(path)))
     except BaseException:
@@ -187,15 +194,39 @@ def open(  # noqa: A001 (cprtools.open reads as it should)
     return StateFile(str(path), tuple(opener.layers), tuple(opener.closers))
 
 
+@contextmanager
+def unpacked(path: str | Path, *, keep_all: bool = False) -> Iterator[Source]:
+    """Give the bytes of a file, unpacked if it is compressed, whatever they are.
+
+    Raises:
+        OSError: it can't be opened or read.
+        FormatError: its compression is damaged.
+    """
+    opener = _Opener(keep_all=keep_all)
+    try:
+        yield opener.unpacked(opener.source(str(path)))
+    finally:
+        opener.close()
+
+
 class _Opener:
     """Peels layer after layer; `layers` grows, also when one of them can't be read."""
 
-    def __init__(self, progress: Progress | None, snapshot: str | None, keep_all: bool) -> None:
+    def __init__(
+        self,
+        progress: Progress | None = None,
+        snapshot: str | None = None,
+        keep_all: bool = False,
+        sink: RamSink | None = None,
+        keep_going: bool = False,
+    ) -> None:
         self.layers: list[Layer] = []
         self.closers: list[Callable[[], object]] = []
         self._progress = progress
         self._snapshot = snapshot
         self._keep_all = keep_all
+        self._sink = sink
+        self._keep_going = keep_going
 
     def close(self) -> None:
         for closer in self.closers:
@@ -243,6 +274,18 @@ class _Opener:
                 f"snapshot {self._snapshot!r}: expected a qcow2 image, found {self.layers[-1].kind}"
             )
 
+    def unpacked(self, source: Source) -> Source:
+        """Peel off compressions only."""
+        for _ in range(_MAX_LAYERS):
+            try:
+                kind = detect(source, 0)
+            except (WrongFormat, Unsupported):  # the channel of postcopy-preempt has no magic
+                return source
+            if kind not in COMPRESSIONS:
+                return source
+            source = self._compressed(kind, source, 0)[0]
+        raise Unsupported(f"more than {_MAX_LAYERS} layers")
+
     def _peel(self, source: Source, offset: int) -> tuple[Source, int] | None:
         """Read one layer; give where the next one lies."""
         kind = detect(source, offset)
@@ -255,7 +298,13 @@ class _Opener:
         if kind is FileKind.LIBVIRT_SAVE:
             return self._libvirt(source, offset)
         if kind is FileKind.MIGRATION:
-            content: Content = read_stream(source, offset, progress=self._progress)
+            content: Content = read_stream(
+                source,
+                offset,
+                progress=self._progress,
+                sink=self._sink,
+                keep_going=self._keep_going,
+            )
         elif kind is FileKind.MULTIFD:
             content = _multifd(source, offset)
         else:

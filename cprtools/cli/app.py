@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cprtools.cli.inspect import inspect
+from cprtools.cli.ram import ram
 
 __all__ = ["app"]
 
@@ -28,3 +29,4 @@ def _cprtools(
 
 
 app.command("inspect")(inspect)
+app.command("ram")(ram)

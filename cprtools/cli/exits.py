@@ -17,7 +17,7 @@ from enum import IntEnum
 
 from cprtools.report.output import abandon, complain, flush
 
-__all__ = ["Exit", "guarded"]
+__all__ = ["Exit", "Misuse", "guarded"]
 
 
 class Exit(IntEnum):
@@ -28,6 +28,10 @@ class Exit(IntEnum):
     USAGE = 2
     INTERNAL = 70
     INTERRUPTED = 130
+
+
+class Misuse(Exception):
+    """The arguments make no sense; the text says what was expected and found."""
 
 
 def guarded(command: Callable[[], Exit]) -> Exit:
@@ -41,6 +45,9 @@ def guarded(command: Callable[[], Exit]) -> Exit:
     except KeyboardInterrupt:
         abandon()
         return Exit.INTERRUPTED
+    except Misuse as error:
+        complain(str(error))
+        return Exit.USAGE
     except OSError as error:
         complain(_os_words(error))
         return Exit.USAGE

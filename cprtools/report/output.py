@@ -23,6 +23,7 @@ __all__ = [
     "abandon",
     "complain",
     "flush",
+    "raw_bytes",
     "raw_output",
     "standard_output",
 ]
@@ -159,6 +160,12 @@ def standard_output(colour: str = "auto") -> Output:
 def raw_output() -> Callable[[str], object]:
     """Give the function that writes a document as it is; JSON and YAML escape on their own."""
     return sys.stdout.write
+
+
+def raw_bytes() -> Callable[[bytes], object]:
+    """Give the function that writes bytes as they are."""
+    sys.stdout.flush()
+    return sys.stdout.buffer.write
 
 
 def flush() -> None:

@@ -21,10 +21,12 @@ class ProgressBar:
 
     Args:
         total: bytes in all, where that is known.
+        speed: show the throughput too.
     """
 
-    def __init__(self, total: int | None) -> None:
+    def __init__(self, total: int | None, *, speed: bool = False) -> None:
         self._total = total
+        self._speed = speed
         self._bar: Progress | None = None
         self._next = time.monotonic() + _WAIT_SECONDS
         self._wanted = sys.stderr.isatty()
@@ -46,7 +48,7 @@ class ProgressBar:
             return
         self._next = time.monotonic() + _STEP_SECONDS
         if self._bar is None:
-            self._bar = _make()
+            self._bar = _make(self._speed)
             self._bar.start()
             self._bar.add_task("reading", total=self._total)
         total = self._total if self._total is not None and offset <= self._total else None
@@ -61,9 +63,17 @@ class ProgressBar:
             self._bar = None
 
 
-def _make() -> Progress:
+def _make(speed: bool) -> Progress:
     from rich.console import Console  # noqa: PLC0415 (only when a file takes long)
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn  # noqa: PLC0415
+    from rich.progress import (  # noqa: PLC0415
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
 
-    columns = (BarColumn(), DownloadColumn(binary_units=True), TimeRemainingColumn())
+    columns = [BarColumn(), DownloadColumn(binary_units=True), TimeRemainingColumn()]
+    if speed:
+        columns.insert(2, TransferSpeedColumn())
     return Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False)
