@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import signal
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -83,3 +85,23 @@ def assert_error(
     for word in words:
         assert word in error.message, (word, error.message)
     assert str(error).endswith(f"at {offset:#x}")
+
+
+class Hang(BaseException):
+    """The watchdog's bark: no `except Exception` holds it back."""
+
+
+@contextmanager
+def watchdog(seconds: float) -> Iterator[None]:
+    """Raise `Hang` in the main thread when the block takes longer, in CPU time."""
+
+    def bark(_number: int, _frame: object) -> None:
+        raise Hang(f"longer than {seconds} s")
+
+    before = signal.signal(signal.SIGPROF, bark)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from cprformats.errors import FormatError
 from cprtools.cli.exits import Exit
+from cprtools.files import file_size
 from cprtools.inspector.select import Selection
-from cprtools.inspector.summary import file_size
 from cprtools.report.output import complain, flush, raw_output, standard_output
 from cprtools.report.progress import ProgressBar
 from cprtools.statefile import StateFile, open

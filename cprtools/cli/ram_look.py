@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from cprformats.errors import FormatError
 from cprtools.cli.exits import Misuse
-from cprtools.inspector.summary import file_size
+from cprtools.files import file_size
 from cprtools.memory.drafts import drafts
 from cprtools.memory.looking import (
     Change,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cprformats.memory.census import Census
 from cprformats.memory.contents import Expander
 from cprtools.cli.exits import Misuse
-from cprtools.inspector.summary import file_size
+from cprtools.files import file_size
 from cprtools.memory.drafts import drafts
 from cprtools.memory.extract import BlockFiles
 from cprtools.memory.opening import RamFile
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from cprtools.memory.drafts import Drafts
 
 __all__ = ["elf", "extract", "physical"]
+
+_LEFT = "pages behind the damage in a channel are old or not there; which ones can't be told"
 
 
 def extract(request: Request) -> FormatError | None:
@@ -109,7 +112,7 @@ def _count(request: Request, file: RamFile) -> Census:
 def _fill(request: Request, file: RamFile, plan: Plan) -> tuple[BadPage, ...]:
     with ProgressBar(file_size(request.file), speed=True) as progress:
         expander = Expander(FileWriter(plan, progress), keep_going=request.keep_going)
-        file.read_again(expander, progress)
+        file.read_again(expander, progress, keep_going=request.keep_going)
     return expander.bad
 
 
@@ -118,6 +121,8 @@ def _end(request: Request, file: RamFile, files: Drafts, outcome: Outcome) -> Fo
     if file.error is not None and not request.keep_going:
         files.give_up()
         return file.error
+    if file.channel_left:
+        outcome = replace(outcome, notes=(*outcome.notes, _LEFT))
     if request.json:
         from cprtools.report.ram_json import write_outcome_document  # noqa: PLC0415
 

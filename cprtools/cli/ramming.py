@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["Request", "run"]
+
+#: What needs to know where blocks are in guest-physical memory.
+_BY_ADDRESS = ("physical", "elf", "read", "search")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +59,15 @@ def run(request: Request) -> Exit:
     if problem := _misused(request):
         complain(problem)
         return Exit.USAGE
+    action = _action(request)
+    # What was imported stays to the end: not to be searched for garbage, least of all at the exit.
+    gc.freeze()
     try:
-        error = _action(request)(request)
+        error = action(request)
     except FormatError as found:
+        if _by_hand(request, found):
+            complain(str(found))
+            return Exit.USAGE
         error = found
     if error is not None:
         complain(f"{request.file}: {error}")
@@ -74,9 +84,24 @@ def _misused(request: Request) -> str | None:
         return "--raw: goes with --read"
     if request.other_channels and action != "diff":
         return "--other-channel: goes with --diff"
-    if request.json and action in ("read", "plot") and request.raw:
+    if request.json and request.raw:
         return "--json and --raw: expected one of them"
+    if request.json and action == "plot":
+        return "--json: not with --plot"
+    if (request.layout or request.ram_blocks) and action not in _BY_ADDRESS:
+        return f"--layout and --ram-block: go with {', '.join(f'--{name}' for name in _BY_ADDRESS)}"
+    if request.blocks and action in ("physical", "elf", "read"):
+        return f"--block: not with --{action}"
     return None
+
+
+def _by_hand(request: Request, error: FormatError) -> bool:
+    """Say whether the layout that was given does not fit the file."""
+    if not (request.layout or request.ram_blocks):
+        return False
+    from cprformats.guest import BadLayout  # noqa: PLC0415
+
+    return isinstance(error, BadLayout)
 
 
 def _action(request: Request) -> Callable[[Request], FormatError | None]:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from cprformats.errors import FormatError
 from cprformats.migration import MigrationStream
 from cprformats.migration.model import Command, Configuration, Item
 from cprformats.migration.ramstats import BlockStats
+from cprtools.files import file_size
 from cprtools.inspector.devices import DeviceRow, device_rows
 from cprtools.statefile import Content, Layer, StateFile
 
-__all__ = ["CommandRow", "LayerSummary", "StreamSummary", "Summary", "file_size", "summarize"]
+__all__ = ["CommandRow", "LayerSummary", "StreamSummary", "Summary", "summarize"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +98,6 @@ class Summary:
 def summarize(state: StateFile) -> Summary:
     """Summarize an opened file; nothing is decoded for it."""
     return Summary(state.name, file_size(state.name), tuple(map(_layer, state.layers)))
-
-
-def file_size(name: str) -> int | None:
-    """Give the size of a regular file, None for anything else."""
-    path = Path(name)
-    return path.stat().st_size if name != "-" and path.is_file() else None
 
 
 def _layer(layer: Layer) -> LayerSummary:

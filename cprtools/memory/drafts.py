@@ -76,6 +76,12 @@ class Drafts:
         self._drafts: list[Draft] = []
         self._wanted = True
 
+    @property
+    def place(self) -> str | None:
+        """Where the files go: the one file, or the folder of several."""
+        paths = [draft.path for draft in self._drafts]
+        return str(paths[0] if len(paths) == 1 else paths[0].parent) if paths else None
+
     def give_up(self) -> None:
         """Publish nothing."""
         self._wanted = False
@@ -109,11 +115,18 @@ class Drafts:
 
 @contextmanager
 def drafts() -> Iterator[Drafts]:
-    """Give a set of drafts; they are published if the block ends well, else removed."""
+    """Give a set of drafts; they are published if the block ends well, else removed.
+
+    A write that fails (the disk is full) does not know its file's name: it is added.
+    """
     found = Drafts()
     try:
         yield found
         found.publish()
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = found.place
+        raise
     finally:
         found.close()
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from cprformats.errors import FormatError, WrongFormat
 from cprformats.memory.batch import RamSink
 from cprformats.memory.channels import ChannelFile, ChannelJoin, is_multifd
-from cprformats.memory.image import MemoryBlock, MemoryImage
 from cprformats.migration import MigrationStream
 from cprformats.migration.preempt import check_alone, feed_preempt
 from cprformats.migration.ramfeed import feed
@@ -19,6 +17,7 @@ from cprtools.statefile import Progress, StateFile, open, unpacked
 
 if TYPE_CHECKING:
     from cprformats.memory.contents import BadPage
+    from cprformats.memory.image import MemoryBlock, MemoryImage
     from cprformats.source import Source
 
 __all__ = ["Memory", "RamFile", "open_memory"]
@@ -36,6 +35,7 @@ class RamFile:
     Attributes:
         state: the file, once it was read.
         error: what ended the reading early, if something did.
+        channel_left: a damaged channel was left, and pages of it are old or not there.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class RamFile:
         self._stack = ExitStack()
         self._keep_all = keep_all
         self.error: FormatError | None = None
+        self.channel_left = False
         self.state: StateFile | None = None
         try:
             files = [
@@ -85,7 +86,7 @@ class RamFile:
             OSError: a file can't be read.
             FormatError: it holds no migration stream.
         """
-        joined = self._joined(sink)
+        joined = self._joined(sink, keep_going=keep_going)
         state = open(
             self._path,
             progress=progress,
@@ -101,21 +102,28 @@ class RamFile:
         self._finish(joined, sink)
         return state.stream
 
-    def read_again(self, sink: RamSink, progress: Progress | None = None) -> None:
+    def read_again(
+        self, sink: RamSink, progress: Progress | None = None, *, keep_going: bool = False
+    ) -> None:
         """Give the RAM to another sink, from the files that were read.
 
         Raises:
             FormatError: the sink's own; or the pages of a pipe were not kept.
         """
-        joined = self._joined(sink)
+        joined = self._joined(sink, keep_going=keep_going)
         feed(self.stream, joined, progress)
         self._finish(joined, sink)
 
-    def _joined(self, sink: RamSink) -> RamSink:
-        return ChannelJoin(sink, self._multifd) if self._multifd else sink
+    def _joined(self, sink: RamSink, *, keep_going: bool) -> RamSink:
+        if not self._multifd:
+            return sink
+        return ChannelJoin(sink, self._multifd, keep_going=keep_going)
 
     def _finish(self, joined: RamSink, sink: RamSink) -> None:
         """Read what comes behind the main channel, and check that nothing is missing."""
+        if isinstance(joined, ChannelJoin) and joined.error is not None:
+            self.channel_left = True
+            self.error = self.error or joined.error
         if self.error is not None:
             return
         try:
@@ -136,16 +144,11 @@ class RamFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
 
-class Memory(Mapping[str, MemoryBlock]):
+class Memory(Mapping[str, "MemoryBlock"]):
     """The guest memory in a file, block by block; a context manager.
 
     Attributes:
@@ -189,12 +192,7 @@ class Memory(Mapping[str, MemoryBlock]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
 
@@ -223,6 +221,8 @@ def open_memory(
         FormatError: the file holds no migration stream. Damage inside it does not
             raise: see `Memory.error`.
     """
+    from cprformats.memory.image import MemoryImage  # noqa: PLC0415 (the table needs none)
+
     file = RamFile(path, channels, keep_all=True)
     try:
         image = MemoryImage(file.channel_sources, keep_going=keep_going)

@@ -20,6 +20,10 @@ __all__ = ["Hole", "Outcome", "make_outcome"]
 
 #: More is counted and not listed.
 _MOST_HOLES = 10_000
+_UNTOLD = (
+    "which pages were in the bytes passed over can't be told: "
+    "some may be as an earlier pass sent them"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,9 @@ def make_outcome(
     found = tuple(islice(_holes(stream, census, blocks, bad), _MOST_HOLES + 1))
     more = len(found) > _MOST_HOLES
     error = bad[0].error if bad else None
+    notes = (*notes, *stream.warnings)
+    if any(gap.pages is None and gap.size for gap in stream.gaps):
+        notes = (*notes, _UNTOLD)
     return Outcome(blocks, files, found[:_MOST_HOLES], more, stream.gaps, notes, ranges, error)
 
 

@@ -75,6 +75,7 @@ class FileWriter:
         self._targets.update(self._plan(blocks))
         for block in blocks:
             targets = self._targets.get(block.idstr, ())
+            self._whole.pop(block.idstr, None)
             if len(targets) == 1 and not targets[0].start and targets[0].size == block.used_length:
                 self._whole[block.idstr] = targets[0]
             if block.mapped is not None and block.mapped.pages_offset:

@@ -24,9 +24,9 @@ from cprformats.migration import MigrationStream
 from cprformats.migration.model import Section
 from cprformats.migration.ramparts import RamBlocks, RamRun
 from cprformats.migration.ramstats import BlockStats
+from cprtools.files import file_size
 from cprtools.inspector.parts import Part, parts
 from cprtools.inspector.select import Selection, prune
-from cprtools.inspector.summary import file_size
 from cprtools.inspector.totals import unread_bytes
 from cprtools.report.values import Json, error_value, is_text, plain_row, plain_text
 from cprtools.report.words import meaning_words

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from cprtools.inspector.summary import file_size
+from cprtools.files import file_size
 from cprtools.report.json_out import JsonEmitter
 from cprtools.report.values import Json, error_value, plain_row, plain_text
 
@@ -88,6 +88,7 @@ def write_ram(
             emitter.end()
         else:
             emitter.put(value, key)
+    emitter.put([plain_text(text) for text in stream.warnings], "warnings")
     emitter.put(error_value(error), "error")
     emitter.end()
 

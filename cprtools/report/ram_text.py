@@ -38,6 +38,8 @@ def write_table(
     out.line((f"{name}: ", "title"), f"{size_words(total)} in {len(blocks)} blocks, {machine}")
     out.line()
     out.table(_columns(blocks), [_row(block) for block in blocks])
+    for text in stream.warnings:
+        out.line(("  warning: ", "warn"), text)
     if picture:
         for block in blocks:
             if block.size >= _PICTURE_BYTES:

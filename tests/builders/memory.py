@@ -8,11 +8,9 @@ channels of multifd. Nothing here imports the packages under test.
 from __future__ import annotations
 
 import random
-import signal
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from functools import cache
 from itertools import groupby
@@ -32,7 +30,6 @@ __all__ = [
     "delta",
     "device_packet",
     "hello",
-    "in_time",
     "mapped_entry",
     "mapped_stream",
     "packet",
@@ -47,22 +44,6 @@ SYNC, ZLIB, ZSTD, QPL, UADK, QATZIP, DEVICE_STATE = 1, 2, 4, 8, 16, 32, 64
 #: How `Packer` compresses, by name.
 METHODS = {"none": 0, "zlib": ZLIB, "zstd": ZSTD, "qpl": QPL, "uadk": UADK}
 PACKET_BYTES = 512 << 10
-
-
-@contextmanager
-def in_time(seconds: float) -> Iterator[None]:
-    """Fail a block that takes more CPU time: what a file claims must not be counted to."""
-
-    def bark(_number: int, _frame: object) -> None:
-        raise AssertionError(f"longer than {seconds} s")
-
-    before = signal.signal(signal.SIGPROF, bark)
-    signal.setitimer(signal.ITIMER_PROF, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
 
 
 # -- XBZRLE ---------------------------------------------------------------------

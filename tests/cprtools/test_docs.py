@@ -12,18 +12,22 @@ import pytest
 from tool import ROOT, cprtools, environment
 
 MANUAL = (ROOT / "docs" / "inspect.md").read_text()
+RAM_MANUAL = (ROOT / "docs" / "ram.md").read_text()
 API = (ROOT / "docs" / "api.md").read_text()
-EXAMPLES = re.findall(r"```console\n\$ cprtools (.*)\n((?:.*\n)*?)```", MANUAL)
+EXAMPLES = re.findall(
+    r"```console\n\$ (.*cprtools .*)\n((?:.*\n)*?)```", MANUAL + "\n" + RAM_MANUAL
+)
 
 
-def fenced(text: str, language: str) -> str:
-    match = re.search(rf"```{language}\n(.*?)```", text, re.DOTALL)
-    assert match is not None
-    return match[1]
+API_EXAMPLES = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", API, re.DOTALL)
 
 
-def test_the_api_example() -> None:
-    code = fenced(API, "python")
+def test_there_are_api_examples() -> None:
+    assert len(API_EXAMPLES) == API.count("```python")
+
+
+@pytest.mark.parametrize(("code", "shown"), API_EXAMPLES)
+def test_the_api_examples(code: str, shown: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,
@@ -32,16 +36,18 @@ def test_the_api_example() -> None:
         text=True,
         check=True,
     )
-    assert done.stdout == fenced(API, "text")
+    assert done.stdout == shown
 
 
 def test_there_are_examples() -> None:
-    assert len(EXAMPLES) >= 6
+    assert len(EXAMPLES) >= 18
 
 
 @pytest.mark.parametrize(("command", "shown"), EXAMPLES)
 def test_examples_of_the_manual(command: str, shown: str) -> None:
-    tool = f"{shlex.quote(sys.executable)} -m cprtools {command}"
+    tool = re.sub(
+        r"\bcprtools (?=inspect|ram)", f"{shlex.quote(sys.executable)} -m cprtools ", command
+    )
     done = subprocess.run(
         ["bash", "-c", tool],
         cwd=ROOT,
@@ -54,8 +60,9 @@ def test_examples_of_the_manual(command: str, shown: str) -> None:
     assert done.stdout == shown
 
 
-def test_all_options_are_in_the_manual() -> None:
-    text = cprtools("inspect", "--help").stdout.decode()
+@pytest.mark.parametrize(("name", "manual"), [("inspect", MANUAL), ("ram", RAM_MANUAL)])
+def test_all_options_are_in_the_manual(name: str, manual: str) -> None:
+    text = cprtools(name, "--help").stdout.decode()
     options = set(re.findall(r"--[a-z-]+", text))
     assert len(options) > 12
-    assert {option for option in options if f"`{option}" not in MANUAL} == set()
+    assert {option for option in options if f"`{option}" not in manual} == set()

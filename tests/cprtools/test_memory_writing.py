@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from builders import migration as build
-from builders.memory import Story, in_time, mapped_stream, pattern, sparse_mapped_file, stories
+from builders.memory import Story, mapped_stream, pattern, sparse_mapped_file, stories
+from checks import watchdog
 from cprformats.errors import FormatError
 from cprformats.memory.batch import RamSink
 from cprformats.memory.contents import Expander
@@ -329,7 +330,7 @@ def test_a_sparse_file_stays_sparse_and_takes_no_time(tmp_path: Path) -> None:
     out.mkdir()
     pages = {0: pattern(0), 5: pattern(5), size // PAGE - 1: pattern(6)}
     sparse_mapped_file(path, size, pages)
-    with path.open("rb") as file, in_time(5):
+    with path.open("rb") as file, watchdog(5):
         assert extract(FileSource(file), out) is None
     assert (out / "r.raw").stat().st_size == size
     assert blocks(out / "r.raw") < MIB

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cprformats.guest import ElfCore, PhysicalRange
+from cprformats.guest import PhysicalRange
 from cprformats.migration import MigrationStream, read_stream
 from cprformats.migration.ramparts import PageKind, RamRun
 from cprformats.source import FileSource
 from vm import Vm
 
+ROOT = Path(__file__).resolve().parents[2]
 _FLAT = re.compile(
     r"^  ([0-9a-f]{16})-([0-9a-f]{16}) \(prio -?\d+, (?:nv-)?(ram|rom|romd|ramd)\): "
     r"(\S+)(?: @([0-9a-f]+))?(?: .*)?$"
@@ -127,14 +132,31 @@ def our_view(ranges: Sequence[PhysicalRange]) -> list[Seen]:
     )
 
 
-def write_core(path: Path, core: ElfCore, memory: Memory) -> None:
-    """Write a core file whole."""
-    with path.open("wb") as file:
-        file.write(core.head)
-        for segment in core.segments:
-            file.seek(segment.file_offset)
-            file.write(memory.range(segment.range))
-        file.truncate(core.size)
+# -- the command ------------------------------------------------------------------------
+
+
+def save(vm: Vm, *, mapped: bool = False) -> Path:
+    """Save a VM to a file; the VM stays as it is."""
+    path = vm.folder / f"{vm.name}.sav"
+    if mapped:
+        vm.capabilities("mapped-ram")
+    vm.migrate(f"file:{path.name}" if mapped else f"exec:cat > {path.name}")
+    return path
+
+
+def take_out(file: Path, way: str, out: Path, *words: str | Path) -> Any:
+    """Run ``cprtools ram FILE --physical OUT`` or ``--elf``; gives its document."""
+    command = [sys.executable, "-m", "cprtools", "ram", file, way, out, "--json", *words]
+    paths = os.pathsep.join(str(ROOT / name) for name in (".", "formats", "proto"))
+    run = subprocess.run(
+        command,
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": paths},
+        timeout=120,
+        check=False,
+    )
+    assert (run.returncode, run.stderr) == (0, b"")
+    return json.loads(run.stdout)
 
 
 # -- reading core files, with nothing of ours -----------------------------------------

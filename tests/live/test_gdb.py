@@ -1,4 +1,4 @@
-"""A core file made of a saved VM opens in gdb, which shows what QEMU showed."""
+"""The core that ``cprtools ram --elf`` makes of a saved VM: gdb shows in it what QEMU showed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
-from saved import Memory, load_segments, notes_of, stopped, stream_of, write_core
+from ramlab import RAM_BYTES, Encoding
+from ramlab import take as take_from_running_guest
+from saved import load_segments, notes_of, save, stopped, take_out
 
 import guest
-from cprformats.guest import cpu_states, elf_core, physical_layout, vmcoreinfo_note
 from vm import Vm
 
 pytestmark = pytest.mark.live
@@ -31,8 +32,7 @@ AARCH64_AT = 0x40200000
 
 def gdb(name: str = "gdb") -> str:
     found = shutil.which(name)
-    if found is None:
-        pytest.skip(f"no {name}")
+    assert found is not None, f"{name} is missing: apt install gdb gdb-multiarch"
     return found
 
 
@@ -85,20 +85,17 @@ def same_registers(vm: Vm, program: str, core: Path) -> None:
         assert {name: shown[name] for name in wanted} == wanted
 
 
+@pytest.mark.parametrize("mapped", [False, True], ids=["records", "mapped-ram"])
 @pytest.mark.parametrize("machine", ["pc", "q35"])
 @pytest.mark.parametrize("version", ["10.0", "11.1"])
-def test_firmware(version: str, machine: str, tmp_path: Path) -> None:
+def test_firmware(version: str, machine: str, mapped: bool, tmp_path: Path) -> None:
     program, core = gdb(), tmp_path / "core"
     line = ["-machine", f"{machine},accel=tcg", "-m", "64", "-smp", "2"]
     with stopped(version, line, tmp_path, seconds=1.5) as vm:
         vm.qmp("pmemsave", {"val": 0, "size": 64 << 20, "filename": "memory"})
         vm.qmp("pmemsave", {"val": 0xFFFF0000, "size": 0x10000, "filename": "top"})
-        with stream_of(vm) as stream:
-            cpus = cpu_states(stream)
-            made = elf_core(physical_layout(stream), cpus.states)
-            write_core(core, made, Memory.of(stream))
-        assert cpus.notes == ()
-        assert core.stat().st_size == made.size
+        found = take_out(save(vm, mapped=mapped), "--elf", core)
+        assert found["notes"][-1] == "registers of 2 CPUs"
         same_registers(vm, program, core)
     memory, top = (tmp_path / "memory").read_bytes(), (tmp_path / "top").read_bytes()
     for address in PLACES:
@@ -115,9 +112,7 @@ def test_aarch64(tmp_path: Path) -> None:
     with stopped("10.0", line, tmp_path, seconds=0.5, target="aarch64") as vm:
         text = vm.hmp("info registers")
         vm.qmp("pmemsave", {"val": 1 << 30, "size": 64 << 20, "filename": "memory"})
-        with stream_of(vm) as stream:
-            made = elf_core(physical_layout(stream), cpu_states(stream).states)
-            write_core(core, made, Memory.of(stream))
+        take_out(save(vm), "--elf", core)
     wanted = {
         re.sub("^x0", "x", name.lower()): int(value, 16)
         for name, value in re.findall(r"\b(X\d\d|PC|SP|PSTATE)=([0-9a-f]+)", text)
@@ -134,6 +129,30 @@ def test_aarch64(tmp_path: Path) -> None:
     assert gdb_bytes(program, core, wanted["sp"], 8) == struct.pack("<Q", 0x1234)
 
 
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        Encoding("xbzrle", (), ("xbzrle",), running=True),
+        Encoding(
+            "multifd-zlib",
+            (),
+            ("multifd",),
+            (("multifd-compression", "zlib"), ("multifd-channels", 2)),
+            way="pair",
+        ),
+    ],
+    ids=lambda encoding: encoding.name,
+)
+def test_memory_that_came_encoded(encoding: Encoding, tmp_path: Path) -> None:
+    program, core = gdb(), tmp_path / "core"
+    capture = take_from_running_guest("10.0", encoding, tmp_path)
+    channels = [word for channel in capture.channels for word in ("--channel", channel)]
+    take_out(capture.stream, "--elf", core, *channels)
+    memory = capture.blocks[encoding.block]
+    for address in (0, 0x10000, 0x10400, 0x3F400, 0x60000, 0x100000, RAM_BYTES - 4096):
+        assert gdb_bytes(program, core, address, 64) == memory[address : address + 64]
+
+
 @pytest.mark.slow
 def test_linux_in_long_mode(tmp_path: Path) -> None:
     """Two 64-bit CPUs: gdb's registers, QEMU's own notes, and the kernel's VMCOREINFO."""
@@ -146,23 +165,19 @@ def test_linux_in_long_mode(tmp_path: Path) -> None:
         until_ready(tmp_path / "console")
         vm.qmp("stop")
         vm.qmp("dump-guest-memory", {"paging": False, "protocol": "file:qemus.core"})
-        with stream_of(vm) as stream:
-            memory, layout = Memory.of(stream), physical_layout(stream)
-            found = vmcoreinfo_note(memory.range(layout.ranges[0]))
-            assert found is not None
-            assert b"\nNUMBER(phys_base)=" in found
-            extra = [("VMCOREINFO", 0, found)]
-            made = elf_core(layout, cpu_states(stream).states, extra_notes=extra)
-            write_core(core, made, memory)
+        document = take_out(save(vm), "--elf", core)
         same_registers(vm, program, core)
     ours, qemus = notes_of(core), notes_of(tmp_path / "qemus.core")
-    assert [note for note in ours if note[0] != "VMCOREINFO"] == qemus
+    assert [note for note in ours if note[0] not in ("VMCOREINFO", "CPRTOOLS")] == qemus
     assert [note[:2] for note in ours] == [
         *[("CORE", 1)] * 2,
         *[("QEMU", 0)] * 2,
         ("VMCOREINFO", 0),
+        ("CPRTOOLS", 0),
     ]
-    assert len(load_segments(core)) == len(layout.ranges)
+    assert b"\nNUMBER(phys_base)=" in ours[4][2]
+    assert "Linux's VMCOREINFO note is in the core" in document["notes"]
+    assert len(load_segments(core)) == len(document["ranges"])
 
 
 def until_ready(console: Path, seconds: float = 90) -> None:

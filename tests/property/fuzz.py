@@ -24,7 +24,9 @@ ROOT = Path(__file__).resolve().parents[2]
 for folder in ("tests", "fixtures/recipes", "proto", "formats", "."):
     sys.path.insert(0, str(ROOT / folder))
 
-from fuzzing import Hang, bases, exercise, mutate, watchdog  # noqa: E402
+from fuzzing import bases, exercise, mutate  # noqa: E402
+
+from checks import Hang, watchdog  # noqa: E402
 
 ALARM_S = 10
 

@@ -11,9 +11,7 @@ import json
 import lzma
 import os
 import random
-import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import cprtools
@@ -23,39 +21,25 @@ from checks import entries, fixture_path
 from cprformats.encode import encode
 from cprformats.errors import FormatError
 from cprformats.fields import leaves
+from cprformats.guest import cpu_states, elf_core
+from cprformats.memory.census import Census
 from cprformats.migration import MigrationStream, Piece, Section, read_stream
 from cprformats.source import BytesSource
 from cprtools.inspector.select import Selection
+from cprtools.memory.looking import changes, search
+from cprtools.memory.opening import Memory, RamFile, open_memory
+from cprtools.memory.outcome import make_outcome
+from cprtools.memory.physical import PhysicalMemory, find_layout
 from cprtools.report.document import DocumentStyle, write_document
 from cprtools.report.json_out import JsonEmitter
 
-__all__ = ["Hang", "bases", "exercise", "mutate", "watchdog"]
+__all__ = ["bases", "exercise", "exercise_ram", "mutate"]
 
 #: A base is no longer than this.
 LARGEST = 24_000
 MOST_LEAVES = 600
 Name = str
 Rng = random.Random
-
-
-class Hang(BaseException):
-    """The watchdog's bark: no `except Exception` holds it back."""
-
-
-@contextmanager
-def watchdog(seconds: int) -> Iterator[None]:
-    """Raise `Hang` in the main thread when the block takes longer, in CPU time."""
-
-    def bark(_number: int, _frame: object) -> None:
-        raise Hang(f"longer than {seconds} s")
-
-    before = signal.signal(signal.SIGPROF, bark)
-    signal.setitimer(signal.ITIMER_PROF, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
 
 
 # -- bases ------------------------------------------------------------------------
@@ -309,3 +293,56 @@ def _exercise(path: str, report: bool) -> str:
     except FormatError as error:
         str(error)
         return "refused"
+
+
+#: A block can claim any length; what is read of it is no more.
+MOST_READ = 1 << 20
+
+
+def exercise_ram(data: bytes) -> str:
+    """Do with one input what ``cprtools ram --keep-going`` does; gives how it ended."""
+    file = os.memfd_create("input")
+    try:
+        os.write(file, data)
+        path = f"/proc/self/fd/{file}"
+        _holes(path)
+        with open_memory(path, keep_going=True) as memory:
+            _look(memory)
+            return "damaged" if memory.error is not None else "good"
+    except FormatError as error:
+        str(error)
+        return "refused"
+    finally:
+        os.close(file)
+
+
+def _holes(path: str) -> None:
+    """List the holes: each is inside its block."""
+    census = Census()
+    with RamFile(path) as file:
+        stream = file.read(census, keep_going=True)
+        sizes = {block.idstr: block.size for block in census.report()}
+        outcome = make_outcome(stream, census, (), dict.fromkeys(sizes, "file"))
+        for hole in outcome.holes:
+            assert 0 <= hole.address < hole.address + hole.size, hole
+            assert hole.address < sizes[hole.block], hole
+
+
+def _look(memory: Memory) -> None:
+    for block in memory.values():
+        size = min(block.size, MOST_READ)
+        try:
+            assert len(block.read(0, size)) == size
+        except FormatError:
+            continue  # a page that can't be decoded, or one of mapped-ram behind the end
+        if block.size <= MOST_READ:
+            assert list(changes(block, block)) == []
+            next(search(block, b"QEMU"), None)
+    try:
+        layout = find_layout(memory.stream)
+        cpus = cpu_states(memory.stream)
+        elf_core(layout, cpus.states, arch="x86_64")
+        for _ in PhysicalMemory(layout, memory).read(0, MOST_READ):
+            pass
+    except FormatError as error:
+        str(error)

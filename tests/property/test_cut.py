@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from functools import cache
 
 import pytest
-from fuzzing import bases, exercise, watchdog
+from fuzzing import bases, exercise
 
-from checks import assert_tiles, entries, fixture_names, fixture_path
+from checks import assert_tiles, entries, fixture_names, fixture_path, watchdog
 from cprformats.errors import FormatError
 from cprformats.fields import Kind, leaves
 from cprformats.migration import Located, MigrationStream, read_stream

@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 from functools import cache
 
-from fuzzing import bases, exercise, mutate, watchdog
+from fuzzing import bases, exercise, exercise_ram, mutate
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from checks import watchdog
 
 OURS = settings(
     deadline=None,  # the watchdog's is harder
@@ -60,3 +62,11 @@ def test_any_bytes_behind_a_header(data: bytes) -> None:
 def test_mutated_structure(seed: int) -> None:
     rng = random.Random(seed)
     run(mutate(rng.choice(pool()), pool(), rng))
+
+
+@settings(OURS, max_examples=400)
+@given(st.integers(0, 1 << 32))
+def test_memory_of_a_mutated_structure(seed: int) -> None:
+    rng = random.Random(seed)
+    with watchdog(5):
+        exercise_ram(mutate(rng.choice(pool()), pool(), rng))

@@ -19,12 +19,11 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from fuzzing import watchdog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from builders.memory import METHODS, Story, contents, mapped_stream, pattern
-from checks import fixture_names, fixture_path
+from checks import fixture_names, fixture_path, watchdog
 from cprformats.errors import FormatError
 from cprformats.memory.channels import ChannelFile, ChannelJoin
 from cprformats.memory.contents import Expander

@@ -66,14 +66,23 @@ class ChannelJoin:
     Args:
         sink: is given everything.
         channels: the files of all channels, in any order.
+        keep_going: leave a channel that is damaged, and go on with the others.
+
+    Attributes:
+        error: of the first channel that was left.
     """
 
-    def __init__(self, sink: RamSink, channels: Sequence[ChannelFile]) -> None:
+    def __init__(
+        self, sink: RamSink, channels: Sequence[ChannelFile], *, keep_going: bool = False
+    ) -> None:
+        self.error: FormatError | None = None
         self._sink = sink
         self._files = tuple(channels)
+        self._keep_going = keep_going
         self._start()
 
     def _start(self) -> None:
+        self.error = None
         self._channels = [_Channel(file, number) for number, file in enumerate(self._files, 1)]
         self._mark: RamFlag | None = None
         self._blocks: dict[str, int] = {}
@@ -103,10 +112,24 @@ class ChannelJoin:
         if self._mark is None and flag in (RamFlag.MULTIFD_FLUSH, RamFlag.EOS):
             self._mark = flag
         if flag == self._mark:
-            for channel in self._channels:
-                for batch in channel.epoch(self._blocks, self._page_size):
-                    self._sink.pages(batch)
+            for channel in list(self._channels):
+                self._epoch(channel)
         self._sink.mark(flag)
+
+    def _epoch(self, channel: _Channel) -> None:
+        batches = channel.epoch(self._blocks, self._page_size)
+        while True:
+            try:
+                batch = next(batches, None)
+            except FormatError as error:
+                if not self._keep_going:
+                    raise
+                self.error = self.error or error
+                self._channels.remove(channel)
+                return
+            if batch is None:
+                return
+            self._sink.pages(batch)
 
     def finish(self) -> None:
         """Check that nothing is left, once the main channel has ended well.
@@ -131,11 +154,11 @@ class ChannelJoin:
         numbers = max((channel.highest for channel in self._channels), default=-1) + 1
         if packets != numbers:
             raise Damaged.mismatch(
-                "packets of all channels: a channel's file is missing",
+                "packets in the files of all channels (is one missing?)",
                 numbers,
                 packets,
                 offset=0,
-                path=tuple(f"channel {file.name}" for file in self._files[:1]),
+                path=("multifd",),
             )
 
 

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from cprformats.migration.wire import RamFlag
     from cprformats.source import Source
 
-__all__ = ["BadPage", "Expander", "PageWriter", "decode_page", "page_views"]
+__all__ = ["BadPage", "Expander", "PageWriter", "data_views", "decode_page", "page_views"]
 
 _UNIFORM = re.compile(rb"(?s)(.)\1*")
+_DATA_RUN = re.compile(b"%c+" % PageCode.DATA)
 _XBZRLE_HEAD, _ZLIB_HEAD = 3, 4
 _XBZRLE_FLAG = 1
 #: More than this is kept of no file: it is damaged from end to end.
@@ -111,11 +112,14 @@ class Expander:
         if self._bad:
             self._heal(batch.block, batch.address, len(batch.kinds) * self._page_size)
         address, page_size = batch.address, self._page_size
-        fresh = self._note(batch)
+        if self._note(batch):  # nothing came before: the zeros are there
+            for page, views in data_views(batch, page_size):
+                self._writer.write(batch.block, address + page * page_size, views)
+            return
         for data, count, views in page_views(batch, page_size):
             if data:
                 self._writer.write(batch.block, address, views)
-            elif not fresh:
+            else:
                 self._writer.zero(batch.block, address, count * page_size)
             address += count * page_size
 
@@ -184,6 +188,22 @@ def page_views(batch: RamBatch, page_size: int) -> Iterator[tuple[bool, int, lis
         else:
             yield False, count, []
             place += count * (1 + batch.stride_head)
+
+
+def data_views(batch: RamBatch, page_size: int) -> Iterator[tuple[int, list[memoryview]]]:
+    """Give the runs of data pages of a batch of data and zero pages: first page, contents."""
+    place, data, stride = batch.head, batch.data, page_size + batch.stride_head
+    zero_size = 1 + batch.stride_head
+    done = 0
+    for match in _DATA_RUN.finditer(batch.kinds):
+        first, behind = match.span()
+        place += (first - done) * zero_size
+        end, done = place + (behind - first) * stride, behind
+        if batch.stride_head:
+            yield first, [data[at : at + page_size] for at in range(place, end, stride)]
+        else:
+            yield first, [data[place:end]]
+        place = end
 
 
 def decode_page(batch: RamBatch, page_size: int, before: bytes = b"") -> bytes:

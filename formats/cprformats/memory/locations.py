@@ -1,10 +1,12 @@
-"""Where each page of a block lies: one number a page, or three for many pages in a row.
+"""Where each page of a block lies: one number a page, or a few for many pages in a row.
 
 A location is ``source << 53 | offset << 3 | code``: which file, the absolute
-offset of the page's contents in it, and a `Code`. A chunk of pages whose
-locations grow by the same step is kept as first location and step, so that
-memory that was sent in order costs next to nothing; any other chunk takes 8
-bytes a page. Nothing is kept of pages that never came.
+offset of the page's contents in it, and a `Code`. Pages whose locations grow by
+the same step are kept as first location and step, so that memory that was sent
+in order costs next to nothing; of mixed pages that came in order only the kinds
+are kept, a byte a page, and locations are worked out when they are asked for.
+A chunk of which pages came again, or in many pieces, takes 8 bytes a page.
+Nothing is kept of pages that never came.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ _CODE_MASK = (1 << CODE_BITS) - 1
 _SOURCE_SHIFT = 53
 _OFFSET_MASK = (1 << _SOURCE_SHIFT - CODE_BITS) - 1
 _CHUNK_PAGES = 1024
+#: A chunk of more pieces than this becomes an array.
+_MOST_PIECES = 16
 
 
 class Code(IntEnum):
@@ -77,6 +81,82 @@ class Places(Protocol):
         """Give the locations of pages `first` to `end` - 1 in parts, in order."""
 
 
+class _Even:
+    """Pages whose locations grow by one step."""
+
+    __slots__ = ("count", "location", "step")
+
+    def __init__(self, count: int, location: int, step: int) -> None:
+        self.count = count
+        self.location = location
+        self.step = step
+
+    def part(self, low: int, high: int) -> _Even:
+        """Give pages `low` to `high` - 1 of these."""
+        return _Even(high - low, self.location + low * self.step, self.step)
+
+    def at(self, first: int, low: int, count: int) -> Part:
+        """Give `count` pages from `low` on, the first of which is page `first` of the block."""
+        return first, count, self.location + low * self.step, self.step, None
+
+    def each(self) -> array[int]:
+        """Give all locations."""
+        return _series(self.location, self.count, self.step)
+
+
+class _Mixed:
+    """Records of data and zero pages that follow each other in a file."""
+
+    __slots__ = ("count", "data_step", "kinds", "start", "zero_step")
+
+    def __init__(self, start: int, kinds: bytes, data_step: int, zero_step: int) -> None:
+        self.count = len(kinds)
+        self.start = start
+        self.kinds = kinds
+        self.data_step = data_step
+        self.zero_step = zero_step
+
+    def part(self, low: int, high: int) -> _Mixed:
+        """Give pages `low` to `high` - 1 of these."""
+        data = self.kinds.count(PageCode.DATA, 0, low)
+        start = self.start + data * self.data_step + (low - data) * self.zero_step
+        return _Mixed(start, self.kinds[low:high], self.data_step, self.zero_step)
+
+    def at(self, first: int, low: int, count: int) -> Part:
+        """Give `count` pages from `low` on, the first of which is page `first` of the block."""
+        whole = count == self.count
+        return first, count, 0, None, (self if whole else self.part(low, low + count)).each()
+
+    def each(self) -> array[int]:
+        """Give all locations."""
+        steps: dict[int, int] = {PageCode.DATA: self.data_step, PageCode.ZERO: self.zero_step}
+        offsets = accumulate(map(steps.__getitem__, self.kinds[:-1]), initial=self.start)
+        return array("Q", map(add, offsets, map(_CODE_OF.__getitem__, self.kinds)))
+
+
+class _Each:
+    """Pages of any locations."""
+
+    __slots__ = ("count", "locations")
+
+    def __init__(self, locations: array[int]) -> None:
+        self.count = len(locations)
+        self.locations = locations
+
+    def at(self, first: int, low: int, count: int) -> Part:
+        """Give `count` pages from `low` on, the first of which is page `first` of the block."""
+        return first, count, 0, None, self.locations[low : low + count]
+
+    def each(self) -> array[int]:
+        """Give all locations."""
+        return self.locations
+
+
+#: Pieces of a chunk in order, each with its first page's number in the chunk. An `_Each`
+#: stands for its whole chunk.
+_Chunk = list[tuple[int, "_Even | _Mixed | _Each"]]
+
+
 class Locations:
     """Locations that a stream tells page by page.
 
@@ -88,41 +168,63 @@ class Locations:
     def __init__(self, pages: int, page_size: int) -> None:
         self.pages = pages
         self._page_size = page_size
-        self._chunks: dict[int, array[int] | tuple[int, int]] = {}
+        self._chunks: dict[int, _Chunk] = {}
         self._current = -1
 
     def add(self, batch: RamBatch, first: int) -> None:
         """Note the pages of a batch, the first of which is page `first` of the block."""
         kinds, start = batch.kinds, batch.offset + batch.head
-        steps: dict[int, int] = {
-            PageCode.DATA: (self._page_size + batch.stride_head) << CODE_BITS,
-            PageCode.ZERO: (1 + batch.stride_head) << CODE_BITS,
-        }
+        data_step = (self._page_size + batch.stride_head) << CODE_BITS
+        zero_step = (1 + batch.stride_head) << CODE_BITS
         code = kinds[0]
         if kinds.count(code) == len(kinds):
-            step = steps.get(code, 0)
+            step = data_step if code == PageCode.DATA else zero_step
+            if code not in (PageCode.DATA, PageCode.ZERO):
+                step = 0
             location = pack(Code(_CODE_OF.get(code, Code.COMPRESSED)), start, batch.source)
             self.put(first, len(kinds), location, step)
             return
         begin = pack(Code.NEVER, start, batch.source)
-        offsets = accumulate(map(steps.__getitem__, kinds[:-1]), initial=begin)
-        self._put_each(first, array("Q", map(add, offsets, map(_CODE_OF.__getitem__, kinds))))
+        self._put(first, _Mixed(begin, kinds, data_step, zero_step))
 
     def put(self, first: int, count: int, location: int, step: int) -> None:
         """Note `count` pages whose locations grow by `step`."""
         if location == Code.NEVER and not step:
             self._forget(first, count)
-            return
+        else:
+            self._put(first, _Even(count, location, step))
+
+    def _put(self, first: int, piece: _Even | _Mixed) -> None:
         done = 0
-        while done < count:
+        while done < piece.count:
             number, begin = divmod(first + done, _CHUNK_PAGES)
-            size = min(count - done, _CHUNK_PAGES - begin)
-            start = location + done * step
+            size = min(piece.count - done, _CHUNK_PAGES - begin)
+            part = piece if size == piece.count else piece.part(done, done + size)
             if size == self._size(number):
-                self._chunks[number] = (start, step)
-            else:
-                self._open(number)[begin : begin + size] = _series(start, size, step)
+                self._chunks[number] = [(0, part)]
+            elif not self._append(number, begin, part):
+                self._open(number)[begin : begin + size] = part.each()
             done += size
+
+    def _append(self, number: int, begin: int, piece: _Even | _Mixed) -> bool:
+        """Add a piece to a chunk, if it comes behind all that is there."""
+        chunk = self._chunks.setdefault(number, [])
+        if not chunk:
+            chunk.append((begin, piece))
+            return True
+        start, last = chunk[-1]
+        end = start + last.count
+        if begin < end or isinstance(last, _Each):
+            return False
+        if isinstance(last, _Even) and isinstance(piece, _Even) and begin == end:
+            step = last.step
+            if step == piece.step and last.location + last.count * step == piece.location:
+                chunk[-1] = start, _Even(last.count + piece.count, last.location, step)
+                return True
+        if len(chunk) == _MOST_PIECES:
+            return False
+        chunk.append((begin, piece))
+        return True
 
     def _forget(self, first: int, count: int) -> None:
         """Drop what is known: of a range that may be much longer than what is."""
@@ -150,15 +252,16 @@ class Locations:
         if end <= first:
             return
         for number in self._numbers(first, end):
-            begin = max(number * _CHUNK_PAGES, first)
-            if begin > first:
-                yield first, begin - first, Code.NEVER, 0, None
-            first = min((number + 1) * _CHUNK_PAGES, end)
-            chunk, place = self._chunks[number], begin - number * _CHUNK_PAGES
-            if isinstance(chunk, tuple):
-                yield begin, first - begin, chunk[0] + place * chunk[1], chunk[1], None
-            else:
-                yield begin, first - begin, 0, None, chunk[place : place + first - begin]
+            base = number * _CHUNK_PAGES
+            for begin, piece in self._chunks[number]:
+                start = max(base + begin, first)
+                count = min(base + begin + piece.count, end) - start
+                if count <= 0:
+                    continue
+                if start > first:
+                    yield first, start - first, Code.NEVER, 0, None
+                yield piece.at(start, start - base - begin, count)
+                first = start + count
         if first < end:
             yield first, end - first, Code.NEVER, 0, None
 
@@ -169,40 +272,35 @@ class Locations:
             return (number for number in range(low, high) if number in self._chunks)
         return iter(sorted(number for number in self._chunks if low <= number < high))
 
-    def _put_each(self, first: int, locations: array[int]) -> None:
-        done = 0
-        while done < len(locations):
-            number, begin = divmod(first + done, _CHUNK_PAGES)
-            size = min(len(locations) - done, _CHUNK_PAGES - begin)
-            self._open(number)[begin : begin + size] = locations[done : done + size]
-            done += size
-
     def _size(self, number: int) -> int:
         return min(_CHUNK_PAGES, self.pages - number * _CHUNK_PAGES)
 
     def _open(self, number: int) -> array[int]:
         """Give a chunk to write to; the one before is packed if it can be."""
-        chunk = self._chunks.get(number)
         if number != self._current:
             self._pack(self._current)
             self._current = number
-        if chunk is None:
-            chunk = array("Q", bytes(8 * self._size(number)))
-        elif isinstance(chunk, tuple):
-            chunk = _series(chunk[0], self._size(number), chunk[1])
-        self._chunks[number] = chunk
-        return chunk
+        chunk = self._chunks.get(number, [])
+        if chunk and isinstance(chunk[0][1], _Each):
+            return chunk[0][1].locations
+        locations = array("Q", bytes(8 * self._size(number)))
+        for begin, piece in chunk:
+            locations[begin : begin + piece.count] = piece.each()
+        self._chunks[number] = [(0, _Each(locations))]
+        return locations
 
     def _pack(self, number: int) -> None:
         chunk = self._chunks.get(number)
-        if not isinstance(chunk, array):
+        if not chunk or not isinstance(chunk[0][1], _Each):
             return
-        step = chunk[1] - chunk[0] if len(chunk) > 1 else 0
+        locations = chunk[0][1].locations
+        start, count = locations[0], len(locations)
+        step = locations[1] - start if count > 1 else 0
         # A step that changes the code is none: readers look at the first page's only.
         fits = step >= 0 and not step & _CODE_MASK
-        fits = fits and chunk[0] + (len(chunk) - 1) * step == chunk[-1]
-        if fits and chunk == _series(chunk[0], len(chunk), step):
-            self._chunks[number] = (chunk[0], step)
+        fits = fits and start + (count - 1) * step == locations[-1]
+        if fits and locations == _series(start, count, step):
+            self._chunks[number] = [(0, _Even(count, start, step))]
 
 
 class MappedLocations:

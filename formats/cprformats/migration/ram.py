@@ -46,7 +46,7 @@ from cprformats.source import Source
 __all__ = ["RamWalker"]
 
 #: A window grows up to this: most sections of a live migration are small.
-_WINDOW_BYTES = 512 << 10
+_WINDOW_BYTES = 768 << 10
 _FIRST_WINDOW_BYTES = 16 << 10
 #: A guest with thousands of hotplugged DIMMs and devices stays below.
 _MAX_BLOCKS = 16_384
@@ -97,6 +97,7 @@ class RamWalker:
         self._window = b""
         self._window_offset = offset
         self._reach = _FIRST_WINDOW_BYTES
+        self._is_last = False
 
     def events(self) -> Iterator[RamEvent]:
         """Give block lists, batches of pages and marks up to and with EOS.
@@ -124,6 +125,10 @@ class RamWalker:
     def parts(self) -> Iterator[RamPart]:
         """Give the same with the pages as runs of one kind."""
         return merge_runs(self.events(), self.context.page_size)
+
+    def record_at(self, error: FormatError) -> int:
+        """Say where the record begins that raised an error."""
+        return min(self.offset, error.offset)
 
     # -- parts ----------------------------------------------------------------
 
@@ -172,6 +177,7 @@ class RamWalker:
         return RamBlock(idstr, used_length, page_size, address, mapped)
 
     def _batch(self, flags: int, address: int) -> RamBatch:
+        self._look_ahead()
         start, head = self.offset, 8
         if not flags & _CONTINUE:
             length = self._bytes("record", 9)[8]
@@ -262,16 +268,23 @@ class RamWalker:
 
     # -- bytes ------------------------------------------------------------------
 
+    def _look_ahead(self) -> None:
+        """Move the window if the page here may be cut: records in front would come one by one."""
+        begin = self.offset - self._window_offset
+        if begin > len(self._window) - self.context.page_size - 8 and begin and not self._is_last:
+            self._refill(0)
+
     def _refill(self, need: int) -> bool:
         done = self.offset - self._window_offset
         if done > 0:
             self.source.drop(self._window_offset, done)
-        count = max(self._reach, need)
+        count = wanted = max(self._reach, need)
         self._reach = min(8 * self._reach, _WINDOW_BYTES)
         if self.end is not None:
             count = min(count, self.end - self.offset)
         self._window = self.source.read_at(self.offset, count)
         self._window_offset = self.offset
+        self._is_last = len(self._window) < wanted
         return len(self._window) >= need
 
     def _bytes(self, what: str, count: int) -> bytes:

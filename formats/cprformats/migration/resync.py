@@ -23,15 +23,19 @@ from cprformats.migration.ramparts import RamBlock
 from cprformats.migration.wire import RamFlag, SectionType
 from cprformats.source import Source
 
-__all__ = ["Gap", "Resume", "Resync"]
+__all__ = ["BETWEEN", "INSIDE", "Gap", "Resume", "Resync"]
 
 _PIECE_BYTES = 1 << 20
 #: A record's head with the longest name, so that none is cut between two pieces.
 _OVERLAP_BYTES = 8 + 1 + 255 + 8
 _ZERO_BYTES = 9
-#: What else may be between two records: nothing, the head of a section, or the end
-#: mark and the footer of one and the head of the next.
-_OTHER_BYTES = (0, 5, 18)
+#: What else may be behind damage inside a section: nothing, or its end mark, its footer and
+#: the head of the next.
+INSIDE = (0, 18)
+#: And behind damage between sections: the head of the next, a footer and the head.
+BETWEEN = (5, 10)
+#: The end of one section and the head of the next.
+_NEXT_SECTION = 18
 _FOLLOWING = frozenset(bytes([kind]) for kind in range(9))
 _SINGLE = frozenset(
     int(flag) for flag in (RamFlag.ZERO, RamFlag.PAGE, RamFlag.XBZRLE, RamFlag.COMPRESS_PAGE)
@@ -84,6 +88,7 @@ class Resync:
         page_size: target page size in bytes.
         blocks: by idstr.
         section_id: of the RAM section.
+        others: bytes that are no record and may be in a gap, besides what is damaged.
     """
 
     source: Source
@@ -91,6 +96,18 @@ class Resync:
     page_size: int
     blocks: Mapping[str, RamBlock]
     section_id: int
+    others: tuple[int, ...]
+
+    def follows(self, start: int, block: str, address: int, at: int) -> int | None:
+        """Say whether the first record of the next section, at `at`, goes on with the block.
+
+        Gives:
+            The pages that were between, or None if it may be of another block.
+        """
+        page = self._page(word := self.source.read_at(at, 8)) if block in self.blocks else None
+        if page is None or page >= self.blocks[block].used_length or not word[7] & RamFlag.CONTINUE:
+            return None
+        return self._between(at - start - _NEXT_SECTION, page - address)
 
     def find(self, start: int, block: str, address: int) -> Resume | None:
         """Search from `start`, where page `address` of `block` was expected."""
@@ -100,7 +117,8 @@ class Resync:
                 *(one for name in self.blocks for one in islice(self._named(base, data, name), 1)),
                 *islice(self._footers(base, data), 1),
             ]
-            behind = [one for one in found if one.offset > start]
+            # At the start itself only a footer whose end mark is lost.
+            behind = [one for one in found if one.offset > start or one.footer]
             if behind:
                 return min(behind, key=lambda one: one.offset)
         return None
@@ -154,10 +172,10 @@ class Resync:
     def _between(self, gap: int, distance: int) -> int | None:
         """Give the pages that were between, if the bytes between fit them."""
         pages = distance // self.page_size
-        for other in _OTHER_BYTES:
+        for other in self.others:
             rest = gap - other - _ZERO_BYTES * pages
             data, left = divmod(rest, self.page_size + 8 - _ZERO_BYTES)
-            if not left and 0 <= data <= pages and (pages or other):
+            if not left and 0 <= data <= pages:
                 return pages
         return None
 
@@ -170,7 +188,7 @@ class Resync:
             data = self.source.read_at(at, count)
             if data:
                 yield at, data
-            if len(data) <= _OVERLAP_BYTES or len(data) < count:
+            if len(data) < _PIECE_BYTES + _OVERLAP_BYTES:
                 return
             # What was looked through is not asked for again: a pipe need not keep it.
             self.source.drop(at, _PIECE_BYTES)

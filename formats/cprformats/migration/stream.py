@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 from cprformats.errors import FormatError
 from cprformats.fields import Field, Tally, tally
-from cprformats.memory.batch import RamSink
+from cprformats.memory.batch import RamBatch, RamSink
 from cprformats.migration.device import decode_frame, decode_section
 from cprformats.migration.framing import Framer
 from cprformats.migration.model import Command, Configuration, Item, Piece, Section
@@ -118,16 +118,19 @@ class MigrationStream:
             NotKept: the stream came through a pipe and its pages are gone.
         """
         walker = self.ram_walker(section)
-        events = walker.events()
+        events, block = walker.events(), walker.block
         while walker.offset < section.body_end:
             try:
                 event = next(events)
             except FormatError as error:
-                gap = next((gap for gap in self.gaps if gap.offset == error.offset), None)
+                start = walker.record_at(error)
+                gap = next((gap for gap in self.gaps if gap.offset == start), None)
                 if gap is None:
                     raise
-                walker.offset, events = gap.offset + gap.size, walker.events()
+                walker.offset, walker.block = gap.offset + gap.size, block
+                events = walker.events()
                 continue
+            block = event.block if isinstance(event, RamBatch) else block
             yield event
 
     def ram_walker(self, section: Section) -> RamWalker:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import migration as build
-from builders.memory import Channel, Story, in_time, mapped_stream, pattern, stories
-from checks import assert_error
+from builders.memory import Channel, Story, mapped_stream, pattern, stories
+from checks import assert_error, watchdog
 from cprformats.errors import Damaged, FormatError
 from cprformats.memory.census import Cell, Census
 from cprformats.memory.channels import ChannelFile, ChannelJoin
@@ -105,7 +105,7 @@ def test_a_block_of_a_size_that_is_a_lie() -> None:
         build.start(2, body=body + build.zero_page(0) + build.eos()),
         build.discard("r", [(0, size // 2)]),
     )
-    with in_time(2):
+    with watchdog(2):
         census = clean(data)
         (block,) = census.report()
         cells = census.cells("r", 64)

@@ -19,13 +19,12 @@ from builders.memory import (
     Story,
     contents,
     delta,
-    in_time,
     mapped_stream,
     pattern,
     stories,
     uleb,
 )
-from checks import assert_error
+from checks import assert_error, watchdog
 from cprformats.errors import Damaged, FormatError, Truncated
 from cprformats.memory.channels import ChannelFile, ChannelJoin
 from cprformats.memory.image import MemoryBlock, MemoryImage, RunKind
@@ -340,7 +339,7 @@ def test_a_block_of_a_size_that_is_a_lie() -> None:
     last = size - PAGE
     tracemalloc.start()
     try:
-        with in_time(2):
+        with watchdog(2):
             block = one(build.data_page(last, "r", data=pattern(1)) + build.zero_page(PAGE), size)
             assert block.read(last + 5, 1 << 40) == pattern(1)[5:]
             assert block.read(size // 2, 10) == bytes(10)
@@ -359,7 +358,7 @@ def test_discarding_a_size_that_is_a_lie() -> None:
     size = 1 << 60
     listed = build.block_list(build.block("r", size)) + build.data_page(PAGE, "r") + build.eos()
     data = build.stream(build.start(2, body=listed), build.discard("r", [(0, size)]))
-    with in_time(2):
+    with watchdog(2):
         block = clean(data)["r"]
     assert block.read(PAGE, 9) == bytes(9)
 

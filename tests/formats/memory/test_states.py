@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builders.memory import in_time
+from checks import watchdog
 from cprformats.memory.batch import PageCode
 from cprformats.memory.states import NEVER, PageStates, came_again, is_data, is_zero
 
@@ -157,6 +157,6 @@ def test_a_size_that_is_a_lie_takes_no_memory_and_no_time() -> None:
 def test_throwing_away_a_size_that_is_a_lie_takes_no_time() -> None:
     states = PageStates(1 << 52)
     states.mark(5, b"ppp")
-    with in_time(1):
+    with watchdog(1):
         states.forget(0, 1 << 52)
     assert states.untouched(0, 1 << 52)
