@@ -19,7 +19,9 @@ from cprformats.errors import NotKept
 __all__ = ["BytesSource", "FileSource", "Source", "SpoolSource"]
 
 _CHUNK_BYTES = 1 << 20
-_HELD_BYTES = 8 << 20
+_HELD_BYTES = 3 << 20
+#: A reader looks at this much at once: it is not moved while it is being read.
+_NEW_BYTES = 2 << 20
 #: Zeros are left out of the temporary file in blocks of this size.
 _BLOCK_BYTES = 1 << 16
 
@@ -178,7 +180,7 @@ class SpoolSource:
             return
         self._held += data
         if len(self._held) > _HELD_BYTES + _CHUNK_BYTES:
-            self._flush(len(self._held) - _CHUNK_BYTES)
+            self._flush(len(self._held) - _NEW_BYTES)
 
     def _flush(self, count: int) -> None:
         """Move the first `count` held bytes to the file, all but what was dropped."""

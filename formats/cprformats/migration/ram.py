@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from functools import cache
 from itertools import islice
 
 from cprformats.errors import Damaged, FormatError, Truncated, Unsupported
@@ -51,6 +52,8 @@ _FIRST_WINDOW_BYTES = 16 << 10
 #: A guest with thousands of hotplugged DIMMs and devices stays below.
 _MAX_BLOCKS = 16_384
 _WORD = struct.Struct(">Q")
+#: So many records are looked at together where all have data.
+_TOGETHER = (64, 16)
 
 # The loop over the records works on plain numbers: an IntFlag costs more than a record.
 _MEM_SIZE, _EOS, _CONTINUE = int(RamFlag.MEM_SIZE), int(RamFlag.EOS), int(RamFlag.CONTINUE)
@@ -98,6 +101,7 @@ class RamWalker:
         self._window_offset = offset
         self._reach = _FIRST_WINDOW_BYTES
         self._is_last = False
+        self._heads = _heads(context.page_size)
 
     def events(self) -> Iterator[RamEvent]:
         """Give block lists, batches of pages and marks up to and with EOS.
@@ -241,7 +245,8 @@ class RamWalker:
         last = len(window) - stride
         page = address | _NEXT_PAGE
         to_zero = _NEXT_ZERO - _NEXT_PAGE
-        kinds: list[int] = []
+        kinds = [_DATA] * self._full(position, page)
+        position, page = position + len(kinds) * stride, page + len(kinds) * page_size
         add = kinds.append
         while position <= last:
             word = head_of(window, position)[0]
@@ -258,6 +263,20 @@ class RamWalker:
             return self._cut(kinds, most)
         self.offset = self._window_offset + position
         return bytes(kinds)
+
+    def _full(self, position: int, page: int) -> int:
+        """Count pages with data from `position` of the window on, many records at a time."""
+        page_size, size, count = self.context.page_size, len(self._window), 0
+        for heads, number in self._heads:
+            span = number * page_size
+            # The struct ends behind the last head: its page has to be there too.
+            last = size - heads.size - page_size
+            while position <= last and heads.unpack_from(self._window, position) == tuple(
+                range(page, page + span, page_size)
+            ):
+                position, page = position + heads.size + page_size, page + span
+                count += number
+        return count
 
     def _cut(self, kinds: list[int], most: int) -> bytes:
         """Take only the pages that the block has room for."""
@@ -315,6 +334,14 @@ class RamWalker:
     def _error(self, message: str, offset: int | None = None) -> FormatError:
         place = self.offset if offset is None else offset
         return Damaged(message, offset=place, path=self._path())
+
+
+@cache
+def _heads(page_size: int) -> tuple[tuple[struct.Struct, int], ...]:
+    """Give layouts of the heads of several page records in a row, and how many they are."""
+    return tuple(
+        (struct.Struct(">" + f"Q{page_size}x" * (number - 1) + "Q"), number) for number in _TOGETHER
+    )
 
 
 def _is_page_size(data: bytes) -> bool:
