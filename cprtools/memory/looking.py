@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from cprformats.memory.image import MemoryBlock, RunKind
+from cprformats.memory.block import MemoryBlock, RunKind
 
 __all__ = [
     "Change",

@@ -16,8 +16,9 @@ from cprformats.migration.ramfeed import feed
 from cprtools.statefile import Progress, StateFile, open, unpacked
 
 if TYPE_CHECKING:
+    from cprformats.memory.block import MemoryBlock
     from cprformats.memory.contents import BadPage
-    from cprformats.memory.image import MemoryBlock, MemoryImage
+    from cprformats.memory.image import MemoryImage
     from cprformats.source import Source
 
 __all__ = ["Memory", "RamFile", "open_memory"]

@@ -15,7 +15,7 @@ from cprformats.guest import (
     physical_layout,
     vmcoreinfo_note,
 )
-from cprformats.memory.image import MemoryBlock
+from cprformats.memory.block import MemoryBlock
 from cprformats.migration import MigrationStream
 from cprformats.migration.ramparts import RamBlock
 from cprtools.memory.writing import Target

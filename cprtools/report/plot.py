@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING
 
-from cprformats.memory.image import RunKind
+from cprformats.memory.block import RunKind
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from cprformats.memory.image import MemoryBlock
+    from cprformats.memory.block import MemoryBlock
 
 __all__ = ["MissingLibrary", "draw"]
 

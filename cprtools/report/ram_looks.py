@@ -14,7 +14,7 @@ from cprtools.report.words import count, size_words
 
 if TYPE_CHECKING:
     from cprformats.errors import FormatError
-    from cprformats.memory.image import MemoryBlock
+    from cprformats.memory.block import MemoryBlock
     from cprformats.migration import MigrationStream
     from cprtools.memory.looking import Change, Match
 

@@ -15,7 +15,7 @@ import pytest
 from ramlab import HIGH_START, LOW_END, MIB, PAGE, Capture, Encoding, first_memory, take
 
 import cprtools
-from cprformats.memory.image import MemoryBlock, PageRun
+from cprformats.memory.block import MemoryBlock, PageRun
 from cprformats.migration.model import Command
 from cprformats.migration.ramparts import RamMark, RamRun
 from qemus import VERSIONS

@@ -25,9 +25,10 @@ from hypothesis import strategies as st
 from builders.memory import METHODS, Story, contents, mapped_stream, pattern
 from checks import fixture_names, fixture_path, watchdog
 from cprformats.errors import FormatError
+from cprformats.memory.block import MemoryBlock
 from cprformats.memory.channels import ChannelFile, ChannelJoin
 from cprformats.memory.contents import Expander
-from cprformats.memory.image import MemoryBlock, MemoryImage
+from cprformats.memory.image import MemoryImage
 from cprformats.memory.locations import Code, unpack
 from cprformats.migration import MigrationStream, read_stream
 from cprformats.migration.multifd import read_channel

@@ -26,8 +26,9 @@ from builders.memory import (
 )
 from checks import assert_error, watchdog
 from cprformats.errors import Damaged, FormatError, Truncated
+from cprformats.memory.block import MemoryBlock, RunKind
 from cprformats.memory.channels import ChannelFile, ChannelJoin
-from cprformats.memory.image import MemoryBlock, MemoryImage, RunKind
+from cprformats.memory.image import MemoryImage
 from cprformats.migration import read_stream
 from cprformats.source import BytesSource, Source, SpoolSource
 
