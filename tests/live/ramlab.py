@@ -8,7 +8,6 @@ runs under KVM, since TCG up to 8.2 misses most of what a guest writes while it 
 from __future__ import annotations
 
 import random
-import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -430,30 +429,13 @@ def channels(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob(f"{STEM}.*") if path.name != STREAM)
 
 
-class ClosingRecorder(Recorder):
-    """A recorder that closes its sockets at the end."""
-
-    def __init__(self, folder: Path) -> None:
-        self._sockets: list[socket.socket] = []
-        super().__init__(folder, "source", "target")
-
-    def _start(self, work: object, *words: object) -> None:
-        self._sockets += (word for word in words if isinstance(word, socket.socket))
-        super()._start(work, *words)
-
-    def finish(self, folder: Path, stem: str) -> None:
-        super().finish(folder, stem)
-        for one in self._sockets:
-            one.close()
-
-
 @contextmanager
 def recorded(version: str, encoding: Encoding, folder: Path) -> Iterator[tuple[Vm, Vm, str]]:
     """Source and target, and where the source migrates to; what it sends lies in the folder."""
     with ExitStack() as stack:
         # A socket's path has 107 bytes at most.
         sockets = Path(stack.enter_context(TemporaryDirectory(prefix="ramlab-")))
-        recorder = ClosingRecorder(sockets)
+        recorder = Recorder(sockets, "source", "target")
         stack.callback(recorder.finish, folder, STEM)
         vm = stack.enter_context(source(version, encoding, folder))
         to = stack.enter_context(target(version, encoding, folder))
