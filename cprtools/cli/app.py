@@ -8,6 +8,7 @@ import typer
 
 from cprtools.cli.inspect import inspect
 from cprtools.cli.ram import ram
+from cprtools.cli.schema import schema
 
 __all__ = ["app"]
 
@@ -30,3 +31,4 @@ def _cprtools(
 
 app.command("inspect")(inspect)
 app.command("ram")(ram)
+app.command("schema")(schema)

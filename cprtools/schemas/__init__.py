@@ -1,0 +1,1 @@
+"""Schemas from whatever a user names: binaries, files of ours, dumps, folders."""

@@ -1,0 +1,1 @@
+"""State formats of a QEMU, read out of its binary."""
