@@ -13,6 +13,8 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from cprformats.memory.batch import RamBatch
+from cprformats.memory.contents import data_views, write_batch
 from cprformats.migration.mapped import MappedRam
 from cprformats.migration.ramparts import RamBlock
 from cprformats.source import FileSource, Source
@@ -80,6 +82,25 @@ class FileWriter:
                 self._whole[block.idstr] = targets[0]
             if block.mapped is not None and block.mapped.pages_offset:
                 self._mapped(block, block.mapped, source)
+
+    def pages(self, batch: RamBatch, page_size: int, *, fresh: bool) -> None:
+        """Write a batch of data and zero pages."""
+        whole = self._whole.get(batch.block)
+        room = 0 if whole is None else whole.size - batch.address
+        if whole is not None and fresh and len(batch.kinds) * page_size <= room:
+            self._straight(whole, batch, page_size)
+        else:
+            write_batch(self, batch, page_size, fresh=fresh)
+
+    def _straight(self, whole: Target, batch: RamBatch, page_size: int) -> None:
+        """Write the data of a batch to one file: where runs are short, each call counts."""
+        fd, place = whole.fd, whole.offset + batch.address
+        for page, views in data_views(batch, page_size):
+            at = place + page * page_size
+            if len(views) == 1:
+                _write_all(fd, views[0], at)
+            elif len(views) > _IOV_MAX or os.pwritev(fd, views, at) != len(views) * page_size:
+                self.write(batch.block, batch.address + page * page_size, views)
 
     def write(self, block: str, address: int, views: list[memoryview]) -> None:
         """Write pages that follow each other."""
@@ -175,7 +196,7 @@ def _place(target: Target, start: int) -> int:
 
 
 def _write_all(fd: int, data: memoryview, place: int) -> None:
-    done = 0
+    done = os.pwrite(fd, data, place)
     while done < len(data):
         done += os.pwrite(fd, data[done:], place + done)
 

@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     from cprformats.migration.wire import RamFlag
     from cprformats.source import Source
 
-__all__ = ["BadPage", "Expander", "PageWriter", "data_views", "decode_page", "page_views"]
+__all__ = [
+    "BadPage",
+    "Expander",
+    "PageWriter",
+    "data_views",
+    "decode_page",
+    "page_views",
+    "write_batch",
+]
 
 _UNIFORM = re.compile(rb"(?s)(.)\1*")
 _DATA_RUN = re.compile(b"%c+" % PageCode.DATA)
@@ -41,6 +49,9 @@ class PageWriter(Protocol):
 
     def begin(self, blocks: Sequence[RamBlock], source: Source) -> None:
         """Take the blocks; with mapped-ram the pages are in the source where they say."""
+
+    def pages(self, batch: RamBatch, page_size: int, *, fresh: bool) -> None:
+        """Take data and zero pages; `fresh` if none of them came before: see `write_batch`."""
 
     def write(self, block: str, address: int, views: list[memoryview]) -> None:
         """Take pages that follow each other from `address` on; views are valid in the call."""
@@ -111,17 +122,7 @@ class Expander:
             return
         if self._bad:
             self._heal(batch.block, batch.address, len(batch.kinds) * self._page_size)
-        address, page_size = batch.address, self._page_size
-        if self._note(batch):  # nothing came before: the zeros are there
-            for page, views in data_views(batch, page_size):
-                self._writer.write(batch.block, address + page * page_size, views)
-            return
-        for data, count, views in page_views(batch, page_size):
-            if data:
-                self._writer.write(batch.block, address, views)
-            else:
-                self._writer.zero(batch.block, address, count * page_size)
-            address += count * page_size
+        self._writer.pages(batch, self._page_size, fresh=self._note(batch))
 
     def mark(self, flag: RamFlag) -> None:
         """Nothing to decode."""
@@ -171,6 +172,28 @@ class Expander:
         """Take back what was noted of pages that come whole now."""
         for place in [p for p in self._bad if p[0] == block and start <= p[1] < start + length]:
             del self._bad[place]
+
+
+def write_batch(writer: PageWriter, batch: RamBatch, page_size: int, *, fresh: bool) -> None:
+    """Write a batch of data and zero pages, run by run.
+
+    Args:
+        writer: takes the runs.
+        batch: the pages.
+        page_size: in bytes.
+        fresh: none of the pages came before, so the zeros are there.
+    """
+    address = batch.address
+    if fresh:
+        for page, views in data_views(batch, page_size):
+            writer.write(batch.block, address + page * page_size, views)
+        return
+    for data, count, views in page_views(batch, page_size):
+        if data:
+            writer.write(batch.block, address, views)
+        else:
+            writer.zero(batch.block, address, count * page_size)
+        address += count * page_size
 
 
 def page_views(batch: RamBatch, page_size: int) -> Iterator[tuple[bool, int, list[memoryview]]]:

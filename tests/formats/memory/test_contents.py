@@ -15,7 +15,7 @@ from builders.memory import Story, delta, pattern, stories, uleb
 from checks import assert_error
 from cprformats.errors import Damaged, FormatError
 from cprformats.memory.batch import PageCode, RamBatch
-from cprformats.memory.contents import Expander, decode_page, page_views
+from cprformats.memory.contents import Expander, decode_page, page_views, write_batch
 from cprformats.migration import read_stream
 from cprformats.migration.ramparts import RamBlock
 from cprformats.source import BytesSource, Source
@@ -38,6 +38,9 @@ class Kept:
     def begin(self, blocks: Sequence[RamBlock], source: Source) -> None:
         del source
         self.blocks.update((x.idstr, bytearray(x.used_length)) for x in blocks)
+
+    def pages(self, batch: RamBatch, page_size: int, *, fresh: bool) -> None:
+        write_batch(self, batch, page_size, fresh=fresh)
 
     def write(self, block: str, address: int, views: list[memoryview]) -> None:
         self._put("write", block, address, b"".join(views))

@@ -18,7 +18,7 @@ from builders import migration as build
 from builders.memory import Story, pattern
 from cprformats.memory.batch import PageCode, RamBatch
 from cprformats.memory.census import Census
-from cprformats.memory.contents import Expander
+from cprformats.memory.contents import Expander, write_batch
 from cprformats.migration import MigrationStream, read_stream
 from cprformats.migration.ramfeed import feed
 from cprformats.migration.ramparts import RamBlock, RamContext
@@ -45,6 +45,9 @@ class Pages:
 
     def begin(self, blocks: Sequence[RamBlock], _source: Source) -> None:
         self.blocks.update((x.idstr, bytearray(x.used_length)) for x in blocks)
+
+    def pages(self, batch: RamBatch, page_size: int, *, fresh: bool) -> None:
+        write_batch(self, batch, page_size, fresh=fresh)
 
     def write(self, block: str, address: int, views: list[memoryview]) -> None:
         data = b"".join(views)
