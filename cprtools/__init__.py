@@ -10,6 +10,9 @@
 
     with cprtools.open_memory("qemu.sav") as memory:
         print(memory["pc.ram"].read(0x7c00, 512))
+
+    schema = cprtools.open_schema("qemu-system-x86_64")
+    print(schema.named("virtio-net"))
 """
 
 from __future__ import annotations
@@ -19,9 +22,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cprtools.memory.opening import Memory, open_memory
+    from cprtools.schemas.opening import open_schema
     from cprtools.statefile import Layer, StateFile, open
 
-__all__ = ["Layer", "Memory", "StateFile", "__version__", "open", "open_memory"]
+__all__ = ["Layer", "Memory", "StateFile", "__version__", "open", "open_memory", "open_schema"]
 __version__ = "0.1.0"
 
 
@@ -31,4 +35,6 @@ def __getattr__(name: str) -> object:
         return getattr(import_module("cprtools.statefile"), name)
     if name in {"Memory", "open_memory"}:
         return getattr(import_module("cprtools.memory.opening"), name)
+    if name == "open_schema":
+        return getattr(import_module("cprtools.schemas.opening"), name)
     raise AttributeError(f"module 'cprtools' has no attribute {name!r}")

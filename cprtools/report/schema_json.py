@@ -2,76 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from collections.abc import Callable
 
-from cprformats.schema.model import CountFrom, Description, FieldFormat, Schema
+from cprformats.schema.model import Schema
+from cprformats.schema.publish import description_value, document_head
 from cprtools.report.json_out import JsonEmitter
-from cprtools.report.values import Json
 
 __all__ = ["write_schema_json"]
 
-#: Changes when a member changes its meaning or goes away.
-_VERSION = 1
-
 
 def write_schema_json(
-    write: Callable[[str], object], schema: Schema, chosen: Iterable[Description]
+    write: Callable[[str], object], schema: Schema, part: Schema | None = None
 ) -> None:
-    """Write the schema with the descriptions that were chosen."""
+    """Write a schema file.
+
+    Args:
+        write: takes the text.
+        schema: the whole, which tells what priorities mean.
+        part: what of it to write; everything where it is missing.
+    """
     emitter = JsonEmitter(write)
-    head: dict[str, Json] = {"format": "cprtools-schema", "version": _VERSION}
-    emitter.object(head=head)
-    emitter.put([asdict(one) for one in schema.binaries], "binaries")
-    emitter.put(schema.era, "era")
-    emitter.put(schema.reason, "reason")
-    emitter.put(dict(schema.rejected), "rejected")
-    emitter.put(list(schema.missing), "missing")
+    emitter.object()
+    part = schema if part is None else part
+    head = document_head(part) | {"priorities": document_head(schema)["priorities"]}
+    for name, value in head.items():
+        emitter.put(value, name)
     emitter.array("descriptions")
-    for one in chosen:
-        emitter.put(_description(one))
+    for one in part.descriptions.values():
+        emitter.put(description_value(one))
     emitter.end(0)
-
-
-def _description(one: Description) -> Json:
-    return {
-        "key": one.key,
-        "name": one.name,
-        "version_id": one.version_id,
-        "minimum_version_id": one.minimum_version_id,
-        "unmigratable": one.unmigratable,
-        "early_setup": one.early_setup,
-        "priority": one.priority,
-        "hooks": list(one.hooks),
-        "fields": [_field(each) for each in one.fields],
-        "subsections": list(one.subsections),
-        "object": one.object,
-        "address": one.address,
-    }
-
-
-def _field(one: FieldFormat) -> Json:
-    """A field without the members that say nothing."""
-    made: dict[str, Json] = {
-        "name": one.name,
-        "offset": one.offset,
-        "size": one.size,
-        "num": one.num,
-        "count_from": _count(one.count_from),
-        "size_from": _count(one.size_from),
-        "start": one.start,
-        "flags": list(one.flags),
-        "info": one.info,
-        "version_id": one.version_id,
-        "struct_version_id": one.struct_version_id,
-        "conditional": one.conditional,
-        "nested": one.nested,
-        "nested_key": one.nested_key,
-        "err_hint": one.err_hint,
-    }
-    always = ("name", "offset", "size", "flags", "version_id")
-    return {key: value for key, value in made.items() if value or key in always}
-
-
-def _count(one: CountFrom | None) -> Json:
-    return None if one is None else {"type": one.kind, "offset": one.offset, "times": one.times}

@@ -13,17 +13,20 @@ from tool import ROOT, cprtools, environment
 
 MANUAL = (ROOT / "docs" / "inspect.md").read_text()
 RAM_MANUAL = (ROOT / "docs" / "ram.md").read_text()
+SCHEMA_MANUAL = (ROOT / "docs" / "schema.md").read_text()
 API = (ROOT / "docs" / "api.md").read_text()
 EXAMPLES = re.findall(
-    r"```console\n\$ (.*cprtools .*)\n((?:.*\n)*?)```", MANUAL + "\n" + RAM_MANUAL
+    r"```console\n\$ (.*cprtools .*)\n((?:.*\n)*?)```",
+    f"{MANUAL}\n{RAM_MANUAL}\n{SCHEMA_MANUAL}",
 )
 
 
-API_EXAMPLES = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", API, re.DOTALL)
+PYTHON = API + "\n" + SCHEMA_MANUAL
+API_EXAMPLES = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", PYTHON, re.DOTALL)
 
 
 def test_there_are_api_examples() -> None:
-    assert len(API_EXAMPLES) == API.count("```python")
+    assert len(API_EXAMPLES) == PYTHON.count("```python")
 
 
 @pytest.mark.parametrize(("code", "shown"), API_EXAMPLES)
@@ -40,13 +43,13 @@ def test_the_api_examples(code: str, shown: str) -> None:
 
 
 def test_there_are_examples() -> None:
-    assert len(EXAMPLES) >= 18
+    assert len(EXAMPLES) >= 20
 
 
 @pytest.mark.parametrize(("command", "shown"), EXAMPLES)
 def test_examples_of_the_manual(command: str, shown: str) -> None:
     tool = re.sub(
-        r"\bcprtools (?=inspect|ram)", f"{shlex.quote(sys.executable)} -m cprtools ", command
+        r"\bcprtools (?=inspect|ram|schema)", f"{shlex.quote(sys.executable)} -m cprtools ", command
     )
     done = subprocess.run(
         ["bash", "-c", tool],
@@ -60,9 +63,11 @@ def test_examples_of_the_manual(command: str, shown: str) -> None:
     assert done.stdout == shown
 
 
-@pytest.mark.parametrize(("name", "manual"), [("inspect", MANUAL), ("ram", RAM_MANUAL)])
+@pytest.mark.parametrize(
+    ("name", "manual"), [("inspect", MANUAL), ("ram", RAM_MANUAL), ("schema", SCHEMA_MANUAL)]
+)
 def test_all_options_are_in_the_manual(name: str, manual: str) -> None:
     text = cprtools(name, "--help").stdout.decode()
     options = set(re.findall(r"--[a-z-]+", text))
-    assert len(options) > 12
+    assert len(options) > 11
     assert {option for option in options if f"`{option}" not in manual} == set()

@@ -6,20 +6,17 @@ sizes; migration/vmstate-types.c (put_gtree) for the two descriptions of a tree.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 from cprformats.schema.eras import flag_names
+from cprformats.schema.keys import MISSING, KeyMaker
 from cprformats.schema.model import CountFrom, Description, FieldFormat
 from cprformats.schema.records import RawDescription, RawField, Records
 
-__all__ = ["MISSING", "UNNAMED", "assemble"]
+__all__ = ["assemble"]
 
-#: Begins the key of a description that only another file has; the symbol follows.
-MISSING: Final = "symbol:"
-#: Key of a description that gets its name when QEMU runs.
-UNNAMED: Final = "(unnamed)"
 _COUNTS: Final = {0x10: "int32", 0x800: "uint32", 0x80: "uint16", 0x400: "uint8"}
 _WIDTHS: Final = {1: "uint8", 2: "uint16", 8: "uint64"}
 _ARRAY, _VBUFFER, _MULTIPLY, _MULTIPLY_ELEMENTS = 0x4, 0x100, 0x200, 0x4000
@@ -27,42 +24,43 @@ _INFO_SYMBOL: Final = "vmstate_info_"
 
 
 def assemble(
-    records: Records, found: Iterable[RawDescription]
+    records: Records, found: Iterable[RawDescription], registered: AbstractSet[int]
 ) -> tuple[dict[str, Description], set[str]]:
     """Make the model.
 
     Args:
         records: what the descriptions were read with.
         found: those to take, in order of address.
+        registered: addresses of those that sections can be of.
 
     Returns:
         The descriptions by key, and the symbols of those that no file here has.
     """
     listed = list(found)
-    build = _Assembler(records, _keys(listed))
+    build = _Assembler(records, _keys(listed), registered)
     made = [build.description(raw) for raw in listed]
     return {one.key: one for one in made}, build.missing
 
 
 def _keys(found: list[RawDescription]) -> dict[int, str]:
-    seen: Counter[str] = Counter()
-    keys = {}
-    for raw in found:
-        name = raw.name or UNNAMED
-        seen[name] += 1
-        keys[raw.address] = name if seen[name] == 1 else f"{name}#{seen[name]}"
-    return keys
+    maker = KeyMaker()
+    return {raw.address: maker.key(raw.name) for raw in found}
 
 
 class _Assembler:
-    def __init__(self, records: Records, keys: dict[int, str]) -> None:
+    def __init__(
+        self, records: Records, keys: dict[int, str], registered: AbstractSet[int]
+    ) -> None:
+        self.registered = registered
         self.records = records
         self.space = records.space
         self.keys = keys
+        self.base = 0
         self.missing: set[str] = set()
 
     def description(self, raw: RawDescription) -> Description:
         one = self.space.object_at(raw.address)
+        self.base = one.base
         fields = self.records.fields(raw.fields) if raw.fields else ()
         subsections = self.records.subsections(raw.subsections) if raw.subsections else ()
         return Description(
@@ -78,6 +76,7 @@ class _Assembler:
             subsections=tuple(map(self.key, subsections)),
             address=raw.address - one.base,
             object=one.name,
+            registered=raw.address in self.registered,
         )
 
     def field(self, entry: RawField) -> FieldFormat:
@@ -94,11 +93,12 @@ class _Assembler:
             flags=flag_names(flags, self.records.era),
             info=info,
             version_id=entry["version_id"],
-            struct_version_id=entry["struct_version_id"],
+            struct_version_id=entry.get("struct_version_id", 0),
             conditional=bool(entry["field_exists"]),
             nested=self.key(entry["vmsd"]) if entry["vmsd"] else "",
             nested_key=self.tree_key(entry) if info == "gtree" else "",
             err_hint=self.space.text(entry.get("err_hint", 0)) or "",
+            test=entry["field_exists"] and entry["field_exists"] - self.base,
         )
 
     def info(self, address: int) -> str:

@@ -6,11 +6,12 @@ name; where a file has none of them (a module on its own), on all that is there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Final
 
-from cprformats.schema.eras import DESCRIPTIONS, ENDS, FIELDS
-from cprformats.schema.records import NotOne, Records
+from cprformats.schema.eras import DESCRIPTIONS, ENDS, FIELDS, Era
+from cprformats.schema.records import NotOne, RawDescription, Records
 from cprformats.schema.space import Space
 
 __all__ = ["WELL_KNOWN", "choose"]
@@ -41,48 +42,76 @@ WELL_KNOWN: Final = frozenset(
 )
 #: Enough to tell the layouts apart; the tries are many.
 _MOST_TRIED: Final = 400
-_MOST_TRIED_UNKNOWN: Final = 10_000
+_MOST_TRIED_UNKNOWN: Final = 2_000
 _TRY_ENTRIES: Final = 1 << 14
 
 
-def choose(space: Space, places: Iterable[tuple[int, str]]) -> Records | None:
+def choose(
+    space: Space, places: Iterable[tuple[int, bool]], told: Sequence[Era] = ()
+) -> Records | None:
     """Find the layouts; None where no description fits any.
 
     Args:
         space: the relocated objects.
-        places: address and text of all pointers to a text.
+        places: addresses of all pointers to a text, and whether it is a WELL_KNOWN one.
+        told: what debug information says; taken unless it explains nothing.
     """
     listed = list(places)
-    known = [address for address, name in listed if name in WELL_KNOWN]
-    best = _best(space, known[:_MOST_TRIED])
-    if best is None:
-        best = _best(space, [address for address, _ in listed[:_MOST_TRIED_UNKNOWN]])
-    if best is None:
-        return None
-    return Records(space, best.era.description, best.era.field, best.era.end)
+    known = [address for address, is_known in listed if is_known][:_MOST_TRIED]
+    for eras in (told, tuple(_eras())):
+        best = _best(space, eras, known)
+        if best is None and eras:
+            best = _best(space, eras, _likely(space, eras, listed))
+        if best is not None:
+            return Records(space, best)
+    return None
 
 
-def _best(space: Space, places: list[int]) -> Records | None:
-    found: Records | None = None
+def _likely(space: Space, eras: Sequence[Era], places: list[tuple[int, bool]]) -> list[int]:
+    """Addresses where a description can begin, by what all these eras have in common."""
+    first = Records(space, eras[0])
+    start = eras[0].description.name
+    found = (address for address, _ in places if first.version(address - start) is not None)
+    return list(islice(found, _MOST_TRIED_UNKNOWN))
+
+
+def _best(space: Space, eras: Iterable[Era], places: list[int]) -> Era | None:
+    found: Era | None = None
     most = 0
-    for records in _layouts(space):
-        score = sum(_score(records, address) for address in places)
+    bodies: dict[str, list[RawDescription]] = {}
+    for era in eras:
+        records = Records(space, era, _TRY_ENTRIES)
+        layout = era.description.releases
+        if layout not in bodies:
+            bodies[layout] = list(_bodies(records, places))
+        score = sum(_score(records, raw) for raw in bodies[layout])
         if score > most:
-            found, most = records, score
+            found, most = era, score
     return found
 
 
-def _layouts(space: Space) -> Iterator[Records]:
+def _bodies(records: Records, places: list[int]) -> Iterator[RawDescription]:
+    """What the places are under one layout of descriptions, whatever that of fields is."""
+    start = records.era.description.name
+    for address in places:
+        try:
+            raw = records.description(address - start)
+        except NotOne:
+            continue
+        if raw.fields:
+            yield raw
+
+
+def _eras() -> Iterator[Era]:
     """Newest first: of two that explain as much, the newer is likelier."""
     for end in reversed(ENDS):
         for description in reversed(DESCRIPTIONS):
             for field in reversed(FIELDS):
-                yield Records(space, description, field, end, _TRY_ENTRIES)
+                yield Era(description, field, end)
 
 
-def _score(records: Records, address: int) -> int:
+def _score(records: Records, raw: RawDescription) -> int:
     try:
-        raw = records.description(address)
-        return records.fit(raw) if raw.fields else 0
+        return records.fit(raw) if records.fields(raw.fields) else 0
     except NotOne:
         return 0

@@ -17,6 +17,8 @@ from elftools.elf.elffile import ELFFile
 
 from cprformats.errors import Damaged, FormatError, Truncated, Unsupported, WrongFormat
 from cprformats.schema.elfstream import SourceStream, without_sections
+from cprformats.schema.identity import gnu_build_id
+from cprformats.schema.sections import read_sections
 from cprformats.source import Source
 
 __all__ = ["ARCHITECTURES", "Elf", "Segment", "read_elf"]
@@ -25,16 +27,13 @@ __all__ = ["ARCHITECTURES", "Elf", "Segment", "read_elf"]
 ARCHITECTURES: Final = {"EM_X86_64": "x86_64", "EM_AARCH64": "aarch64"}
 _HEADER_BYTES: Final = 64
 _SEGMENT_BYTES: Final = 56
-_SECTION_BYTES: Final = 64
 _MAX_SEGMENTS: Final = 256
-_MAX_SECTIONS: Final = 4096
-_MAX_NAMES_BYTES: Final = 1 << 20
-_MAX_NAME_BYTES: Final = 64
 #: No QEMU lies higher, and objects are told apart by the bits above.
 _MAX_ADDRESS: Final = 1 << 40
+#: The largest QEMU has some 50 MB; all segments are held in memory.
+_MAX_LOADED_BYTES: Final = 1 << 28
 _MAX_DYNAMIC_BYTES: Final = 1 << 16
 _MAX_NOTE_BYTES: Final = 1 << 16
-_NT_GNU_BUILD_ID: Final = 3
 #: What pyelftools lets through on bad headers, seen by fuzzing it.
 BAD_ELF: Final = (
     ELFError,
@@ -178,7 +177,7 @@ def _structure(source: Source, header: bytes, file: ELFFile) -> Elf:
         )
     headers = [segment.header for segment in file.iter_segments()]
     segments = _loadable(source, headers)
-    names = _section_names(source, header)
+    names = read_sections(source, header).keys()
     return Elf(
         source=source,
         arch=ARCHITECTURES[machine],
@@ -186,8 +185,8 @@ def _structure(source: Source, header: bytes, file: ELFFile) -> Elf:
         segments=segments,
         dynamic=_dynamic(source, headers),
         build_id=_build_id(source, headers),
-        stripped=b".symtab" not in names,
-        debug=bool(names & {b".debug_info", b".zdebug_info"}),
+        stripped=".symtab" not in names,
+        debug=bool(names & {".debug_info", ".zdebug_info"}),
     )
 
 
@@ -215,9 +214,10 @@ def _loadable(source: Source, headers: list[Any]) -> tuple[Segment, ...]:
         segments.append(Segment(address, offset, count, memory, bool(flags & 1), bool(flags & 2)))
     segments.sort(key=lambda segment: segment.address)
     total = sum(segment.file_bytes for segment in segments)
-    if total > 2 * source.size():
+    most = min(2 * source.size(), _MAX_LOADED_BYTES)
+    if total > most:
         raise Damaged.mismatch(
-            "bytes in all segments", f"at most {2 * source.size()}", total, offset=0, path=("ELF",)
+            "bytes in all segments", f"at most {most}", total, offset=0, path=("ELF",)
         )
     return tuple(segments)
 
@@ -240,45 +240,10 @@ def _build_id(source: Source, headers: list[Any]) -> str:
         if header["p_type"] == "PT_NOTE":
             count = min(header["p_filesz"], _MAX_NOTE_BYTES)
             notes = source.read_at(header["p_offset"], count)
-            found = _gnu_build_id(notes)
+            found = gnu_build_id(notes)
             if found:
                 return found
     return ""
-
-
-def _gnu_build_id(notes: bytes) -> str:
-    at = 0
-    while at + 12 <= len(notes):
-        name_bytes, bytes_, kind = struct.unpack_from("<III", notes, at)
-        name_at = at + 12
-        data_at = name_at + ((name_bytes + 3) & ~3)
-        if kind == _NT_GNU_BUILD_ID and notes[name_at : name_at + 4] == b"GNU\0":
-            return notes[data_at : data_at + bytes_].hex()
-        at = data_at + ((bytes_ + 3) & ~3)
-    return ""
-
-
-def _section_names(source: Source, header: bytes) -> frozenset[bytes]:
-    """The names of the sections; none where their tables are cut off or unreadable.
-
-    Read here and not by pyelftools, see `without_sections`.
-    """
-    (table,) = struct.unpack_from("<Q", header, 0x28)
-    entry_bytes, count, names_index = struct.unpack_from("<HHH", header, 0x3A)
-    if entry_bytes != _SECTION_BYTES or not names_index < count <= _MAX_SECTIONS:
-        return frozenset()
-    if table + count * entry_bytes > source.size():
-        return frozenset()
-    entries = list(struct.iter_unpack("<IIQQQQIIQQ", source.read_at(table, count * entry_bytes)))
-    at, size = entries[names_index][4:6]
-    if at + size > source.size() or size > _MAX_NAMES_BYTES:
-        return frozenset()
-    names = source.read_at(at, size)
-    return frozenset(_name_at(names, entry[0]) for entry in entries)
-
-
-def _name_at(names: bytes, at: int) -> bytes:
-    return names[at : max(names.find(b"\0", at, at + _MAX_NAME_BYTES), at)]
 
 
 def _exactly(source: Source, offset: int, count: int, what: str) -> bytes:

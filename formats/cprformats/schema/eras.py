@@ -12,8 +12,9 @@ Two pairs of eras read alike and are one layout here: VMStateField of 2.10 and o
 
 from __future__ import annotations
 
+import dataclasses
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,6 +27,7 @@ __all__ = [
     "Era",
     "FieldLayout",
     "flag_names",
+    "packed",
 ]
 
 #: Function pointers of a description, by the names that they have or had.
@@ -65,6 +67,41 @@ _FLAGS: Final = {
 }
 
 
+#: Name, offset and format character (of `struct`) of a member.
+Member = tuple[str, int, str]
+
+#: How each VMStateDescription since 2.5 begins.
+_HEAD: Final[tuple[Member, ...]] = (
+    ("name", 0, "Q"),
+    ("unmigratable", 8, "B"),
+    ("early_setup", 9, "B"),
+    ("version_id", 12, "i"),
+    ("minimum_version_id", 16, "i"),
+)
+
+
+def packed(members: Iterable[Member], size: int = 0) -> tuple[struct.Struct, tuple[str, ...]]:
+    """How to unpack members in one go, and their names in that order.
+
+    Args:
+        members: in any order.
+        size: of the whole, in bytes; 0: up to the last member's end.
+
+    Raises:
+        ValueError: members overlap, or do not fit.
+    """
+    layout, names, end = "<", [], 0
+    for name, offset, code in sorted(members, key=lambda member: member[1]):
+        if offset < end:
+            raise ValueError(f"member {name} overlaps another")
+        layout += f"{offset - end}x{code}"
+        names.append(name)
+        end = offset + struct.calcsize(f"<{code}")
+    if size and size < end:
+        raise ValueError(f"{size} bytes are too few for member {names[-1]}")
+    return struct.Struct(f"{layout}{max(size - end, 0)}x"), tuple(names)
+
+
 @dataclass(frozen=True, slots=True)
 class DescriptionLayout:
     """Where the members of a VMStateDescription lie.
@@ -74,7 +111,9 @@ class DescriptionLayout:
         size: sizeof, in bytes.
         priority: offset of the priority; None before there was one.
         hooks: offset of each function pointer, by name.
-        fields: offset of the pointer to the fields; that to the subsections follows.
+        fields: offset of the pointer to the fields.
+        subsections: offset of that to the list of subsections; 0: it follows.
+        head: the members that tell a description from other data.
     """
 
     releases: str
@@ -82,6 +121,19 @@ class DescriptionLayout:
     priority: int | None
     hooks: Mapping[str, int]
     fields: int
+    subsections: int = 0
+    head: tuple[Member, ...] = _HEAD
+
+    @property
+    def name(self) -> int:
+        """Offset of the pointer to the name."""
+        return next(offset for member, offset, _ in self.head if member == "name")
+
+    @property
+    def pointers(self) -> tuple[Member, Member]:
+        """The pointers to fields and subsections."""
+        behind = self.subsections or self.fields + 8
+        return ("fields", self.fields, "Q"), ("subsections", behind, "Q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +166,20 @@ class Era:
         description: of its descriptions.
         field: of their fields.
         end: flags of the entry behind the last field.
+        flags: VMS_* names by bit, where the binary itself tells them; else empty.
     """
 
     description: DescriptionLayout
     field: FieldLayout
     end: int
+    flags: Mapping[int, str] = dataclasses.field(default_factory=dict)
 
     @property
     def label(self) -> str:
         """The era in words."""
         end = f"{self.end:#x}" if self.end else "none"
+        if self.description.releases == self.field.releases:
+            return f"as its {self.field.releases} says, end mark {end}"
         return (
             f"descriptions of {self.description.releases}, fields of {self.field.releases}, "
             f"end mark {end}"
@@ -136,8 +192,8 @@ def flag_names(flags: int, era: Era) -> tuple[str, ...]:
     Source: QEMU include/migration/vmstate.h (enum VMStateFlags). Bit 0x10000 was the
     end mark (8.0 to 10.2) before it became ARRAY_OF_POINTER_AUTO_ALLOC (11.1).
     """
-    names = dict(_FLAGS)
-    if era.end == 0x20000:
+    names = dict(era.flags or _FLAGS)
+    if not era.flags and era.end == 0x20000:
         names[0x10000] = "ARRAY_OF_POINTER_AUTO_ALLOC"
     bits = (1 << at for at in range(flags.bit_length()) if flags >> at & 1)
     return tuple(names.get(bit, f"{bit:#x}") for bit in bits)

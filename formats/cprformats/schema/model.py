@@ -49,6 +49,9 @@ class FieldFormat:
         nested: key of the description of the elements, "" without one.
         nested_key: key of the description of a tree's keys, "" without one.
         err_hint: what QEMU says if the value is wrong.
+        test: tells functions of `conditional` fields apart: those of one object with
+            the same number are the same function; 0 where none is known. The number
+            means nothing in another binary, so it is left out of comparisons.
     """
 
     name: str
@@ -66,6 +69,7 @@ class FieldFormat:
     nested: str = ""
     nested_key: str = ""
     err_hint: str = ""
+    test: int = field(default=0, compare=False)
 
     @property
     def on_wire(self) -> bool:
@@ -91,6 +95,8 @@ class Description:
         subsections: keys, in wire order.
         address: where it lies in the object's image.
         object: name of the binary or module that it is from.
+        registered: code, or data that is no list of fields or subsections, refers to
+            it: only then can a section be of it. True where that is not known.
     """
 
     key: str
@@ -105,6 +111,7 @@ class Description:
     subsections: tuple[str, ...]
     address: int
     object: str
+    registered: bool = field(default=True, compare=False)
 
     def references(self) -> Iterator[str]:
         """Keys of the descriptions that this one names, with repetitions."""
@@ -144,6 +151,15 @@ class Schema:
             ruled them out.
         missing: symbols of descriptions that are used, but that no file here brings.
         reason: why there are no descriptions, "" where there are.
+        origin: where the descriptions are from: "elf", or "dump" for the output of
+            ``-dump-vmstate``, which has no types (`info` is empty), no hooks, no
+            offsets and of the flags only ARRAY.
+        machine: the machine that a dump was made with, "" without one.
+        devices: key of the description of each device type, by the type's name. Only
+            a running QEMU knows them: from a dump, or a dump joined with files.
+        unlinked: device types of the dump whose description the files lack.
+        left_out: why modules beside the program were not read, by file name.
+        provenance: where the files are from, in words, of a schema that was published.
     """
 
     binaries: tuple[Binary, ...]
@@ -152,6 +168,12 @@ class Schema:
     rejected: Mapping[str, int] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     reason: str = ""
+    origin: str = "elf"
+    machine: str = ""
+    devices: Mapping[str, str] = field(default_factory=dict)
+    unlinked: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    provenance: Mapping[str, str] = field(default_factory=dict)
 
     def named(self, name: str) -> tuple[Description, ...]:
         """All descriptions of that name, in order of address."""

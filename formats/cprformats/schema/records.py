@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Final
 
-from cprformats.schema.eras import DescriptionLayout, Era, FieldLayout
+from cprformats.schema.eras import Era, packed
 from cprformats.schema.space import Space
 
 __all__ = ["MAX_ENTRIES", "NotOne", "RawDescription", "RawField", "Records"]
@@ -30,7 +31,7 @@ _ARRAY: Final = 0x4
 _STRUCT: Final = 0x8 | 0x8000
 _VARRAY: Final = 0x10 | 0x80 | 0x400 | 0x800
 _MUST_EXIST: Final = 0x1000
-_HEAD: Final = struct.Struct("<QBB2xii")
+_HEAD: Final = ("name", "version_id", "minimum_version_id", "unmigratable", "early_setup")
 _PRIORITY: Final = struct.Struct("<i")
 
 RawField = dict[str, int]
@@ -70,30 +71,45 @@ class Records:
 
     Args:
         space: the relocated objects.
-        description: the layout of descriptions to suppose.
-        field: the layout of fields.
-        end: flags of the entry behind the last field.
+        era: the layouts to suppose.
         budget: entries of lists to read in all; lists beyond that are none.
     """
 
-    def __init__(
-        self,
-        space: Space,
-        description: DescriptionLayout,
-        field: FieldLayout,
-        end: int,
-        budget: int = MAX_ENTRIES,
-    ) -> None:
+    def __init__(self, space: Space, era: Era, budget: int = MAX_ENTRIES) -> None:
         self.space = space
-        self.era = Era(description, field, end)
+        self.era = era
         self.budget = budget
         self._lists: dict[int, tuple[RawField, ...] | str] = {}
-        names = tuple(description.hooks)
-        self._hook_names = names
-        start = description.hooks[names[0]]
-        self._hooks_at = start
-        self._hooks = struct.Struct(f"<{len(names)}Q")
-        self._pair = struct.Struct("<QQ")
+        known = 2 * (era.end or 0x10000) - 1
+        for bits in era.flags:
+            known |= bits
+        self._no_flags = ~known | era.end
+        layout = era.description
+        self._head, names = packed(layout.head)
+        # A member that this layout lacks is the zero that is put behind the others.
+        places = (names.index(one) if one in names else len(names) for one in _HEAD)
+        self._in_order = itemgetter(*places)
+        self._hooks, self._hook_names = packed((name, at, "Q") for name, at in layout.hooks.items())
+        self._pair, self._pair_names = packed(layout.pointers)
+
+    def version(self, address: int) -> int | None:
+        """The version of what may be a description, by its first members; None if not."""
+        try:
+            return self._read_head(address)[1]
+        except NotOne:
+            return None
+
+    def _read_head(self, address: int) -> tuple[int, int, int, int, int]:
+        """Name, version, minimum, unmigratable, early_setup."""
+        found = self.space.unpack(self._head, address)
+        if found is None:
+            raise NotOne("outside")
+        name, version, minimum, unmigratable, early_setup = self._in_order((*found, 0))
+        if not (0 <= version <= _MAX_VERSION and 0 <= minimum <= _MAX_VERSION):
+            raise NotOne("versions")
+        if unmigratable > 1 or early_setup > 1:
+            raise NotOne("versions")
+        return name, version, minimum, unmigratable, early_setup
 
     def description(self, address: int, *, unnamed: bool = False) -> RawDescription:
         """Read the description at an address, not what it points to.
@@ -105,12 +121,7 @@ class Records:
         Raises:
             NotOne: there is none.
         """
-        head = self.space.unpack(_HEAD, address)
-        if head is None:
-            raise NotOne("outside")
-        name_at, unmigratable, early_setup, version, minimum = head
-        if max(unmigratable, early_setup) > 1 or not _versions_sane(version, minimum):
-            raise NotOne("versions")
+        name_at, version, minimum, unmigratable, early_setup = self._read_head(address)
         name = "" if unnamed and not name_at else self.space.text(name_at)
         if name is None or bool(name) is unnamed:
             raise NotOne("name")
@@ -129,15 +140,16 @@ class Records:
         )
 
     def _pointers(self, address: int) -> tuple[int, int]:
-        found = self.space.unpack(self._pair, address + self.era.description.fields)
+        found = self.space.unpack(self._pair, address)
         if found is None:
             raise NotOne("outside")
         if any(pointer and not self.space.is_data(pointer) for pointer in found):
             raise NotOne("pointers to fields and subsections")
-        return found[0], found[1]
+        first, second = found
+        return (first, second) if self._pair_names[0] == "fields" else (second, first)
 
     def _functions(self, address: int) -> dict[str, int]:
-        found = self.space.unpack(self._hooks, address + self._hooks_at)
+        found = self.space.unpack(self._hooks, address)
         if found is None:
             raise NotOne("outside")
         hooks = {name: at for name, at in zip(self._hook_names, found, strict=True) if at}
@@ -204,7 +216,7 @@ class Records:
         space, flags = self.space, entry["flags"]
         if space.text(entry["name"]) is None:
             raise NotOne("name of a field")
-        if flags >= 2 * (self.era.end or 0x10000) or flags & self.era.end:
+        if flags & self._no_flags:
             raise NotOne("flags of a field")
         if max(entry["offset"], entry["size"], entry["num_offset"]) > _MAX_OBJECT_BYTES:
             raise NotOne("offset or size of a field")
@@ -279,10 +291,6 @@ class Records:
         for address in self.subsections(raw.subsections) if raw.subsections else ():
             score += 2 if "needed" in self.description(address).hooks else -2
         return score
-
-
-def _versions_sane(version: int, minimum: int) -> bool:
-    return 0 <= version <= _MAX_VERSION and 0 <= minimum <= _MAX_VERSION
 
 
 def _goes_together(entry: RawField) -> int:

@@ -13,29 +13,60 @@ from __future__ import annotations
 import re
 import struct
 from array import array
-from collections.abc import Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from cprformats.schema.space import Object, Space
 
-__all__ = ["referred"]
+__all__ = ["References", "references"]
 
 #: lea r64, [rip + disp32], with REX.W and any register.
 _LEA: Final = re.compile(rb"[\x48\x4c]\x8d[\x05\x0d\x15\x1d\x25\x2d\x35\x3d]", re.DOTALL)
+#: The last byte, in memory, of ADRP and of ADD (immediate) of 64 bits.
+_ADRP_OR_ADD: Final = re.compile(rb"[\x90\xb0\xd0\xf0\x91]")
 _DISP: Final = struct.Struct("<i")
 #: How many instructions behind an ADRP or ADD the next ADD may stand.
 _ADD_WITHIN: Final = 64
 
 
-def referred(space: Space, addresses: Iterable[int]) -> set[int]:
-    """Those of the addresses that code or data of the space refers to."""
+@dataclass(frozen=True, slots=True)
+class References:
+    """What refers to some addresses.
+
+    Attributes:
+        code: those that an instruction forms.
+        data: where pointers to the others, or to the same, lie.
+    """
+
+    code: frozenset[int]
+    data: Mapping[int, tuple[int, ...]]
+
+    def outside(self, address: int, ranges: Sequence[tuple[int, int]]) -> bool:
+        """Whether code refers to an address, or data outside of sorted ranges (start, end)."""
+        if address in self.code:
+            return True
+        for slot in self.data.get(address, ()):
+            at = bisect_right(ranges, (slot, 1 << 64)) - 1
+            if at < 0 or slot >= ranges[at][1]:
+                return True
+        return False
+
+
+def references(space: Space, addresses: Iterable[int]) -> References:
+    """Find what code and data of the space refer to some addresses."""
     wanted = set(addresses)
+    slots: dict[int, list[int]] = {}
     if not wanted:
-        return set()
-    found = {value for slot in space.pointers() if (value := space.word(slot)) in wanted}
+        return References(frozenset(), {})
+    for slot, value in space.words_at():
+        if value in wanted:
+            slots.setdefault(value, []).append(slot)
+    code: set[int] = set()
     for one in space.objects:
-        found.update(wanted.intersection(_formed(space, one, wanted)))
-    return {address for address in found if address is not None}
+        code.update(wanted.intersection(_formed(space, one, wanted)))
+    return References(frozenset(code), {at: tuple(found) for at, found in slots.items()})
 
 
 def _formed(space: Space, one: Object, wanted: set[int]) -> Iterator[int]:
@@ -72,7 +103,10 @@ def _adrp_targets(start: int, code: bytearray) -> Iterator[int]:
     words = array("I")
     words.frombytes(memoryview(code)[: len(code) // 4 * 4])
     known: list[tuple[int, int]] = [(-_ADD_WITHIN, 0)] * 32
-    for at, word in enumerate(words):
+    # The top bytes alone are searched: one instruction in ten is of these.
+    for match in _ADRP_OR_ADD.finditer(code[3::4]):
+        at = match.start()
+        word = words[at]
         if word & 0x9F000000 == 0x90000000:
             known[word & 31] = at, _adrp_page(start + 4 * at, word)
         elif word & 0xFF800000 == 0x91000000:

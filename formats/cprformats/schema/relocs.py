@@ -78,14 +78,6 @@ def read_relocations(elf: Elf) -> Relocations:
         table = _table(elf, where, how_much)
         if table:
             read(table, types, result)
-    if len(result.symbolic) > _MAX_SYMBOLIC:
-        raise Damaged.mismatch(
-            "relocations by symbol",
-            f"at most {_MAX_SYMBOLIC}",
-            len(result.symbolic),
-            offset=0,
-            path=("ELF",),
-        )
     table = _table(elf, _DT_RELR, _DT_RELRSZ)
     if table:
         _read_relr(table, elf, result)
@@ -114,9 +106,17 @@ def _read_rela(table: bytes, types: _Types, result: Relocations) -> None:
             add_slot(address)
             add_value(addend)
         elif info & 0xFFFFFFFF in symbolic:
-            result.symbolic.append((address, info >> 32, addend))
+            _add_symbolic(result, address, info >> 32, addend)
         else:
             result.strange += 1
+
+
+def _add_symbolic(result: Relocations, address: int, index: int, addend: int | None) -> None:
+    if len(result.symbolic) >= _MAX_SYMBOLIC:
+        raise Unsupported(
+            f"relocations by symbol: expected at most {_MAX_SYMBOLIC}, found more", path=("ELF",)
+        )
+    result.symbolic.append((address, index, addend))
 
 
 def _read_rel(table: bytes, types: _Types, result: Relocations) -> None:
@@ -126,7 +126,7 @@ def _read_rel(table: bytes, types: _Types, result: Relocations) -> None:
         if info == types.relative:
             result.in_place.append(address)
         elif info & 0xFFFFFFFF in types.symbolic:
-            result.symbolic.append((address, info >> 32, None))
+            _add_symbolic(result, address, info >> 32, None)
         else:
             result.strange += 1
 

@@ -13,6 +13,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 from cprformats.errors import Unsupported
@@ -27,7 +28,9 @@ SPACING: Final = 1 << 40
 _IMPORTS: Final = 0xFFFF_8000_0000_0000
 _MASK: Final = (1 << 64) - 1
 _MAX_TEXT_BYTES: Final = 256
-_MAX_LOADED_BYTES: Final = 1 << 29
+#: Of one object; the largest QEMU has some 170,000.
+_MAX_POINTERS: Final = 1 << 21
+_MAX_TEXTS: Final = 1 << 17
 _TEXT: Final = re.compile(rb"[\x20-\x7e]+")
 _WORD: Final = struct.Struct("<Q")
 
@@ -44,13 +47,6 @@ class _Part:
 
     def load(self) -> bytearray:
         if self.data is None:
-            if self.segment.file_bytes > _MAX_LOADED_BYTES:
-                raise Unsupported(
-                    f"a segment of {self.segment.file_bytes} bytes: expected at most "
-                    f"{_MAX_LOADED_BYTES}",
-                    offset=self.segment.offset,
-                    path=("ELF",),
-                )
             data = self.elf.source.read_at(self.segment.offset, self.segment.file_bytes)
             self.data = bytearray(data)
         return self.data
@@ -83,7 +79,7 @@ class Space:
         Raises:
             Damaged: its tables contradict its segments.
             Truncated: its tables are cut.
-            Unsupported: a segment is too large.
+            Unsupported: it has more pointers than any QEMU.
         """
         base = len(self.objects) * SPACING
         for segment in elf.segments:
@@ -93,7 +89,11 @@ class Space:
         self._starts = [part.start for part in self._parts]
         slots = self._relocate(elf, base, read_relocations(elf), exports or {})
         if elf.kind == "exec":
-            slots.extend(self._pointer_like(base, elf))
+            slots.extend(islice(self._pointer_like(base, elf), _MAX_POINTERS))
+        if len(slots) >= _MAX_POINTERS:
+            raise Unsupported(
+                f"pointers: expected fewer than {_MAX_POINTERS}, found {len(slots)}", path=("ELF",)
+            )
         self.objects.append(Object(name, elf, base, slots))
         return self.objects[-1]
 
@@ -124,6 +124,8 @@ class Space:
     def text(self, address: int) -> str | None:
         """Read a string of printable ASCII, not empty, of at most 255 characters."""
         if address not in self._texts:
+            if len(self._texts) >= _MAX_TEXTS:
+                self._texts.clear()
             self._texts[address] = self._read_text(address)
         return self._texts[address]
 
@@ -140,6 +142,23 @@ class Space:
         """All addresses at which a pointer lies."""
         for one in self.objects:
             yield from one.slots
+
+    def words_at(self, distance: int = 0) -> Iterator[tuple[int, int]]:
+        """Each address at which a pointer lies, with the word at a distance from it."""
+        start, end, data = 1, 0, bytearray()
+        read = _WORD.unpack_from
+        for slot in self.pointers():
+            place = slot + distance
+            if not start <= place <= end:
+                part = self._part(place)
+                if part is None:
+                    continue
+                data = part.load()
+                start, end = part.start, part.start + len(data) - 8
+                if place > end:
+                    yield slot, self.word(place) or 0
+                    continue
+            yield slot, read(data, place - start)[0]
 
     def code(self, one: Object) -> Iterator[tuple[int, bytearray]]:
         """Address and bytes of the executable segments of an object."""

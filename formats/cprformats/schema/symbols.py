@@ -6,6 +6,7 @@ Source: the System V ABI; for DT_GNU_HASH the layout that glibc reads (elf/dl-lo
 from __future__ import annotations
 
 import struct
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -20,7 +21,9 @@ _DT_GNU_HASH: Final = 0x6FFFFEF5
 _ENTRY: Final = struct.Struct("<IBBHQQ")
 _MAX_NAME_BYTES: Final = 512
 _MAX_CHAIN: Final = 1 << 12
-_MAX_SYMBOLS: Final = 1 << 20
+_MAX_SYMBOLS: Final = 1 << 18
+#: Of a hash table: some four for each symbol.
+_MAX_BUCKETS: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +99,13 @@ def _symbol_count(elf: Elf) -> int:
 def _gnu_count(elf: Elf, table: int) -> int:
     """The last chain of the GNU hash table ends with the last symbol."""
     buckets, first, bloom, _ = struct.unpack("<IIII", elf.file_range(table, 16, "the hash table"))
+    if buckets > _MAX_BUCKETS:
+        raise Damaged.mismatch(
+            "hash buckets", f"at most {_MAX_BUCKETS}", buckets, offset=0, path=("ELF",)
+        )
     buckets_at = table + 16 + 8 * bloom
     starts = elf.file_range(buckets_at, 4 * buckets, "the hash buckets")
-    last = max(struct.unpack(f"<{buckets}I", starts), default=0)
+    last = max(array("I", starts), default=0)
     if last < first:
         return int(first)
     return _chain_end(elf, buckets_at + 4 * buckets, int(last), int(first)) + 1
