@@ -30,6 +30,7 @@ from cprformats.source import FileSource, Source, SpoolSource
 if TYPE_CHECKING:
     from cprformats.container.compressed import Compressed
     from cprformats.memory.batch import RamSink
+    from cprformats.schema.model import Schema
 
 __all__ = ["Content", "Layer", "StateFile", "Unreadable", "open", "unpacked"]
 
@@ -160,6 +161,7 @@ def open(  # noqa: A001 (cprtools.open reads as it should)
     keep_all: bool = False,
     sink: RamSink | None = None,
     keep_going: bool = False,
+    schema: Schema | None = None,
 ) -> StateFile:
     """Open a file, or standard input for ``-``.
 
@@ -173,13 +175,15 @@ def open(  # noqa: A001 (cprtools.open reads as it should)
         sink: is given the RAM of a migration stream while it is read; see
             `cprformats.memory`.
         keep_going: behind damage in RAM go on with what can still be read of it.
+        schema: of a QEMU binary (`cprtools.open_schema`); sections that the stream has no
+            description of are read by it.
 
     Raises:
         OSError: it can't be opened or read, or is a directory or a character device.
         FormatError: its outermost layer is of no kind that we read, or it has no such
             snapshot.
     """
-    opener = _Opener(progress, snapshot, keep_all, sink, keep_going)
+    opener = _Opener(progress, snapshot, keep_all, sink, keep_going, schema)
     try:
         opener.run(opener.source(str(path)))
     except BaseException:
@@ -213,6 +217,7 @@ class _Opener:
         keep_all: bool = False,
         sink: RamSink | None = None,
         keep_going: bool = False,
+        schema: Schema | None = None,
     ) -> None:
         self.layers: list[Layer] = []
         self.closers: list[Callable[[], object]] = []
@@ -221,6 +226,7 @@ class _Opener:
         self._keep_all = keep_all
         self._sink = sink
         self._keep_going = keep_going
+        self._schema = schema
 
     def close(self) -> None:
         for closer in self.closers:
@@ -298,6 +304,7 @@ class _Opener:
                 progress=self._progress,
                 sink=self._sink,
                 keep_going=self._keep_going,
+                schema=self._schema,
             )
         elif kind is FileKind.MULTIFD:
             content = _multifd(source, offset)

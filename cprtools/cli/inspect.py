@@ -48,6 +48,13 @@ def inspect(
     snapshot: Annotated[
         str | None, Option(metavar="NAME", help="Read this snapshot of a qcow2 image.")
     ] = None,
+    schema: Annotated[
+        str | None,
+        Option(
+            metavar="BINARY|FILE",
+            help="Read sections without a description by what this QEMU can load.",
+        ),
+    ] = None,
     no_ram: Annotated[bool, Option("--no-ram", help="Leave out blocks and pages.")] = False,
     offsets: Annotated[bool, Option("--offsets", help="Add offset, size and type.")] = False,
     raw: Annotated[bool, Option("--raw", help="Add the bytes beside the fields.")] = False,
@@ -76,6 +83,7 @@ def inspect(
         coverage=coverage,
         layer=layer,
         snapshot=snapshot,
+        schema=schema,
         ram=not no_ram,
         offsets=offsets,
         raw=raw,

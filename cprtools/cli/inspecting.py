@@ -14,6 +14,7 @@ from cprtools.report.progress import ProgressBar
 from cprtools.statefile import StateFile, open
 
 if TYPE_CHECKING:
+    from cprformats.schema.model import Schema
     from cprtools.report.document import Emitter
 
 __all__ = ["Request", "run"]
@@ -31,6 +32,7 @@ class Request:
     coverage: bool = False
     layer: str | None = None
     snapshot: str | None = None
+    schema: str | None = None
     ram: bool = True
     offsets: bool = False
     raw: bool = False
@@ -47,7 +49,12 @@ def run(request: Request) -> Exit:
     if problem := _misused(request):
         complain(problem)
         return Exit.USAGE
-    state = _open(request)
+    try:
+        schema = None if request.schema is None else _schema(request.schema)
+    except FormatError as problem:
+        complain(f"{request.schema}: {problem}")
+        return Exit.USAGE
+    state = _open(request, schema)
     numbers = _layers(request, state)
     if numbers is None:
         return Exit.USAGE
@@ -72,13 +79,34 @@ def _misused(request: Request) -> str | None:
     return None
 
 
-def _open(request: Request) -> StateFile | FormatError:
+def _schema(path: str) -> Schema:
+    """Open what --schema names.
+
+    Raises:
+        FormatError: it is no schema, or one without types.
+        OSError: it can't be read.
+    """
+    from cprformats.migration.byschema.resolve import check_schema  # noqa: PLC0415
+    from cprtools.schemas.opening import open_schema  # noqa: PLC0415
+
+    schema = open_schema(path)
+    check_schema(schema)
+    return schema
+
+
+def _open(request: Request, schema: Schema | None) -> StateFile | FormatError:
     """Open the file, with a progress bar; what is no state at all gives an error."""
     # Runs of pages are read a second time where they are shown.
     again = request.ram and (request.format != "table" or request.map or bool(request.sections))
     with ProgressBar(file_size(request.file)) as progress:
         try:
-            return open(request.file, progress=progress, snapshot=request.snapshot, keep_all=again)
+            return open(
+                request.file,
+                progress=progress,
+                snapshot=request.snapshot,
+                keep_all=again,
+                schema=schema,
+            )
         except FormatError as error:
             return error
 

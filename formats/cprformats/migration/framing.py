@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from cprformats.errors import FormatError, Unsupported, WrongFormat
 from cprformats.fields import Field, Kind
@@ -46,6 +47,9 @@ from cprformats.migration.wire import (
 from cprformats.reader import Reader
 from cprformats.source import Source
 
+if TYPE_CHECKING:
+    from cprformats.migration.byschema.resolve import Resolver
+
 __all__ = ["Framer"]
 
 #: Each item takes a few hundred bytes of memory; a day of live migration has
@@ -71,6 +75,7 @@ class Framer:
         end: int | None,
         progress: Callable[[int], None] | None,
         sink: RamSink | None = None,
+        resolver: Resolver | None = None,
         *,
         keep_going: bool = False,
     ) -> None:
@@ -80,6 +85,7 @@ class Framer:
         self._stream_end = end
         self.progress = progress
         self.sink = sink
+        self.resolver = resolver
         self.version = VERSION
         self.configuration: Configuration | None = None
         self.items = ItemList()
@@ -172,6 +178,8 @@ class Framer:
 
     def _set(self, **changes: int | bool) -> None:
         self.context = replace(self.context, **changes)  # type: ignore[arg-type]
+        if self.resolver is not None:
+            self.resolver.learn(self.context.page_size, self.configuration)
         self.ram.context = self.context
 
     def _version_2(self) -> None:
@@ -360,6 +368,10 @@ class Framer:
                 end = head.body_offset + desc.vmsd.wire_size
                 if end <= self.source.size():
                     return end, Located.VMDESC, desc
+        if self.resolver is not None and not self.footers:
+            by_schema = self.resolver.end(head, self.limit)
+            if by_schema is not None:
+                return by_schema, Located.SCHEMA, desc
         return self._rest(head), Located.REST, desc
 
     def _plausible_end(self, head: Section, end: int) -> bool:

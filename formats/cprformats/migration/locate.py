@@ -26,6 +26,7 @@ __all__ = [
     "find_footer",
     "find_vmdesc",
     "follows_section",
+    "is_followed",
     "load_vmdesc",
 ]
 
@@ -39,6 +40,8 @@ _SECTION_BYTES = 256 << 20
 #: A crafted file can hold millions of places that look right at first sight.
 _MAX_CANDIDATES = 16
 _MAX_FALSE_FOOTERS = 100_000
+#: Behind the stream's end may be padding.
+_BEHIND_EOF_BYTES = 1 << 16
 _VMDESC_START = re.compile(rb"\x00\x06(....)\{", re.DOTALL)
 
 
@@ -175,6 +178,16 @@ def follows_section(source: Source, offset: int, end: int | None) -> bool:
     if kind == SectionType.COMMAND:
         return len(data) < 3 or int.from_bytes(data[1:3]) in COMMANDS
     return False
+
+
+def is_followed(source: Source, offset: int, end: int | None) -> bool:
+    """Say the same where nothing but the bytes tells: zeros that go on prove nothing."""
+    if not follows_section(source, offset, end):
+        return False
+    if source.read_at(offset, 1) not in (b"", bytes([SectionType.EOF])):
+        return True
+    behind = source.read_at(offset + 1, _BEHIND_EOF_BYTES)
+    return behind[:1] == bytes([SectionType.VMDESCRIPTION]) or not behind.strip(b"\0")
 
 
 def _is_head(data: bytes) -> bool:

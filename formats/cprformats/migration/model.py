@@ -23,6 +23,8 @@ class Located(StrEnum):
     """How the end of a section's body was found."""
 
     VMDESC = "vmdesc"
+    #: A description of the binary's schema leads to a place where a section can end.
+    SCHEMA = "schema"
     #: The handler's own format says where it ends (ram, dirty-bitmap, vfio ...).
     ITSELF = "itself"
     FOOTER = "footer"

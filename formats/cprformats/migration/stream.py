@@ -22,7 +22,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from cprformats.errors import FormatError
 from cprformats.fields import Field, Tally, tally
@@ -38,6 +39,10 @@ from cprformats.migration.resync import Gap
 from cprformats.migration.vmdesc import VmDesc
 from cprformats.migration.wire import SectionType
 from cprformats.source import Source
+
+if TYPE_CHECKING:
+    from cprformats.migration.byschema.resolve import Resolver
+    from cprformats.schema.model import Schema
 
 __all__ = ["MigrationStream", "read_stream", "repeat_key"]
 
@@ -65,6 +70,7 @@ class MigrationStream:
         warnings: oddities that don't stop a reader.
         error: what ended the reading early, if something did.
         gaps: what was passed over; only where the reader was told to go on.
+        resolver: describes sections that no vmdesc describes, by a schema.
     """
 
     source: Source
@@ -80,6 +86,7 @@ class MigrationStream:
     warnings: tuple[str, ...]
     error: FormatError | None
     gaps: tuple[Gap, ...] = ()
+    resolver: Resolver | None = field(default=None, repr=False, compare=False)
 
     @property
     def machine(self) -> str:
@@ -101,7 +108,21 @@ class MigrationStream:
 
         For a RAM section see `ram_parts` and `walk`.
         """
-        return decode_section(self.source, section, page_size=self.page_size, machine=self.machine)
+        said: tuple[str, ...] = ()
+        if self.resolver is not None and section.description is None:
+            section, said = self.resolver.describe(section)
+        elif self.resolver is not None:
+            said = self._disagreements(self.resolver, section)
+        tree, notices = decode_section(
+            self.source, section, page_size=self.page_size, machine=self.machine
+        )
+        return tree, (*said, *notices)
+
+    def _disagreements(self, resolver: Resolver, section: Section) -> tuple[str, ...]:
+        """What the schema says otherwise than the stream's own description."""
+        from cprformats.migration.byschema.disagree import compared  # noqa: PLC0415 (start-up)
+
+        return tuple(map(str, compared(self, resolver, section)))
 
     def ram_parts(self, section: Section) -> Iterator[RamPart]:
         """Give the parts of one RAM section: block list, runs of pages, marks.
@@ -193,6 +214,12 @@ class MigrationStream:
         return (item.field,)
 
 
+def _resolver(schema: Schema, source: Source) -> Resolver:
+    from cprformats.migration.byschema.resolve import Resolver  # noqa: PLC0415 (start-up time)
+
+    return Resolver(schema, source)
+
+
 def repeat_key(source: Source, item: Item) -> bytes | None:
     """Give a small PART section's bytes: a stream can have 100,000 that are the same.
 
@@ -219,6 +246,7 @@ def read_stream(
     progress: Progress | None = None,
     sink: RamSink | None = None,
     keep_going: bool = False,
+    schema: Schema | None = None,
 ) -> MigrationStream:
     """Frame the stream that begins at `offset`.
 
@@ -235,17 +263,20 @@ def read_stream(
         keep_going: behind damage in RAM go on with the next record that can't be taken
             for something else; `gaps` has what is between. The trees of such a
             stream do not tile its bytes.
+        schema: of a QEMU binary that can load the stream; describes the sections that
+            no vmdesc describes.
 
     Raises:
         WrongFormat: there is no magic.
-        Unsupported: a version that is neither 2 nor 3.
+        Unsupported: a version that is neither 2 nor 3, or a schema without types.
     """
-    framer = Framer(source, offset, end, progress, sink, keep_going=keep_going)
+    resolver = None if schema is None else _resolver(schema, source)
+    framer = Framer(source, offset, end, progress, sink, resolver, keep_going=keep_going)
     framer.run()
     if framer.error is not None and framer.missed_page_size():
         if sink is not None:
             sink.restart()
-        framer = Framer(source, offset, end, progress, sink, keep_going=keep_going)
+        framer = Framer(source, offset, end, progress, sink, resolver, keep_going=keep_going)
         framer.run()
     return MigrationStream(
         source,
@@ -261,4 +292,5 @@ def read_stream(
         tuple(framer.warnings),
         framer.error,
         tuple(framer.pages.gaps),
+        resolver,
     )

@@ -57,6 +57,7 @@ RULES: dict[str, str] = {
     "slbe": "cpu:slb_entry",
     "tlb entry": "cpu:hppa_tlb",
     "tlb_entry": "cpu:mips_tlb",
+    "undecided": "generic:undecided",
 }
 
 #: Pattern of the section's idstr -> "module:function" below this package.

@@ -14,7 +14,7 @@ from cprformats.reader import Reader
 if TYPE_CHECKING:
     from cprformats.migration.device import Decoder
 
-__all__ = ["bitmap", "buffer", "gtree", "inline", "null_marker", "qtailq", "unused"]
+__all__ = ["bitmap", "buffer", "gtree", "inline", "null_marker", "qtailq", "undecided", "unused"]
 
 
 def buffer(decoder: Decoder, reader: Reader, desc: FieldDesc) -> None:
@@ -25,6 +25,11 @@ def buffer(decoder: Decoder, reader: Reader, desc: FieldDesc) -> None:
 def unused(decoder: Decoder, reader: Reader, desc: FieldDesc) -> None:
     """Room of a field that is gone; savers write zeros, loaders skip it."""
     reader.blob("data", desc.size, type="uint8", kind=Kind.PADDING)
+
+
+def undecided(decoder: Decoder, reader: Reader, desc: FieldDesc) -> None:
+    """Bytes that more than one reading by a schema fits; see `byschema.trail`."""
+    reader.blob("data", desc.size, kind=Kind.RAW)
 
 
 def bitmap(decoder: Decoder, reader: Reader, desc: FieldDesc) -> None:

@@ -43,9 +43,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONFIG_SIZE",
+    "EXPRESS_CONFIG_SIZE",
     "config",
     "config_size",
     "irq_state",
+    "is_express",
     "msix",
     "msix_vectors",
     "read_irq_state",
@@ -267,13 +269,21 @@ def config_size(reader: Reader) -> int:
     legacy = reader.peek(CONFIG_SIZE)
     if len(legacy) < CONFIG_SIZE:
         raise reader.truncated("configuration space", CONFIG_SIZE, len(legacy))
-    express = any(part.name == "express" for part in _parts(legacy))
+    express = is_express(legacy)
     sizes = (EXPRESS_CONFIG_SIZE, CONFIG_SIZE) if express else (CONFIG_SIZE, EXPRESS_CONFIG_SIZE)
     for size in sizes:
         levels = reader.peek(16, skip=size)
         if len(levels) == 16 and all(levels[at : at + 4] in _LEVELS for at in range(0, 16, 4)):
             return size
     raise reader.damaged("configuration space of neither 256 nor 4096 bytes: no pin levels follow")
+
+
+def is_express(data: bytes) -> bool:
+    """Say whether the device is a PCI Express one, by the first 256 bytes of configuration space.
+
+    Source: QEMU hw/pci/pcie.c (pcie_cap_init), which makes it one.
+    """
+    return any(part.name == "express" for part in _parts(data))
 
 
 _LEVELS = (b"\0\0\0\0", b"\0\0\0\1")

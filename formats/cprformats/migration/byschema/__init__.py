@@ -1,0 +1,1 @@
+"""Device sections of a stream without description, read by the descriptions of a binary."""
