@@ -13,6 +13,7 @@ import manifest
 from captures_x86_cases import ALL, all_cases, cases
 
 RECIPES = manifest.FIXTURES / "recipes"
+TRUTH = manifest.FIXTURES / "truth"  # has its own table, see test_truth.py
 LARGEST = 1_500_000
 PLAIN = 100_000  # above that, files are compressed
 ALL_TOGETHER = 25_000_000
@@ -27,7 +28,8 @@ OF_A_MACHINE = re.compile(r"(?:^|[^\w.])/(?:home|root|tmp|work|var/tmp|dev/shm)/
 
 def files() -> list[Path]:
     """All files that recipes made."""
-    folders = [path for path in manifest.FIXTURES.iterdir() if path.is_dir() and path != RECIPES]
+    others = (RECIPES, TRUTH)
+    folders = [one for one in manifest.FIXTURES.iterdir() if one.is_dir() and one not in others]
     return sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
 
 
