@@ -1,0 +1,1 @@
+"""Named, owned descriptors: what they are, what the next process must find, and how they move."""

@@ -1,0 +1,1 @@
+"""State that goes from one process to the next: QEMU's CPR state and migration streams."""
