@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from cprtools.cli.check import CheckCommand, check
 from cprtools.cli.inspect import inspect
 from cprtools.cli.ram import ram
 from cprtools.cli.schema import schema
@@ -29,6 +30,7 @@ def _cprtools(
     """Inspect, check and rehearse QEMU live upgrades."""
 
 
+app.command("check", cls=CheckCommand)(check)
 app.command("inspect")(inspect)
 app.command("ram")(ram)
 app.command("schema")(schema)

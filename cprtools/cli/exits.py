@@ -4,6 +4,7 @@
 0    the input is good (also when the reader of a pipe went away)
 1    the input is damaged, or of a kind or version that is not read
 2    wrong usage, or the system refuses: no such file, no permission
+3    a check could not decide it
 70   an error of cprtools itself
 130  interrupted (Ctrl-C)
 ==== =====================================================================
@@ -26,6 +27,7 @@ class Exit(IntEnum):
     GOOD = 0
     DAMAGED = 1
     USAGE = 2
+    UNDECIDED = 3
     INTERNAL = 70
     INTERRUPTED = 130
 
